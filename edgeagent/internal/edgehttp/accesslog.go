@@ -235,7 +235,7 @@ func newAccessLog(w io.Writer, sample float64, dropped func(lines int), log *slo
 	return &accessLog{w: w, dropped: dropped, log: log, sample: sample, some: make(chan struct{}, 1)}
 }
 
-// wants reports whether a request has a line: errors always have.
+// wants reports whether a request gets a line. Errors of the server always do.
 func (l *accessLog) wants(status int) bool {
 	return l.sample == 0 || status >= 500 || rand.Float64() < l.sample
 }

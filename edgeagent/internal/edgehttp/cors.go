@@ -16,9 +16,9 @@ const allowed = "GET, HEAD, OPTIONS"
 // them does.
 const preflightSeconds = "86400"
 
-// allowedOrigin says which pages may read the reply from scripts (Fetch standard 3.2, Resource
-// Timing 4.5.1): the value of the fields that say so, none if it is empty, and whether it depends
-// on the page that asks. It is about the request's endpoint, so it is never part of what is stored.
+// allowedOrigin returns the value of Access-Control-Allow-Origin and Timing-Allow-Origin (Fetch
+// standard 3.2, Resource Timing 4.5.1), empty for no such fields, and whether it depends on the
+// page that asks. It follows from the endpoint, so it is never stored with a reply.
 func allowedOrigin(e *topology.Endpoint, origin string) (value string, varies bool) {
 	switch {
 	case e.AnyOrigin:

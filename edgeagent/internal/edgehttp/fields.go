@@ -85,7 +85,7 @@ var withMeaning = namesOf(`
 // fields of their own.
 func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name) }
 
-// mayPass reports whether an origin may say a field to whom the reply passes.
+// mayPass reports whether a field of an origin may pass to clients.
 func mayPass(name string, t *topology.Target) bool {
 	switch name {
 	case "Accept-Ranges", "Age", "Cache-Control", "Cache-Status", "Content-Length", "Content-Range", "Content-Type",
@@ -122,7 +122,7 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 // walkField is the field that tells of a walk. It belongs to one reply and is never stored.
 const walkField = "Edgewalk-Walk"
 
-// toldWalk is what each step that was asked said.
+// toldWalk lists what each step answered that was asked.
 func toldWalk(steps []walk.StepReport) string {
 	var b strings.Builder
 	for _, s := range steps {
@@ -157,11 +157,12 @@ type headOf struct {
 	hsts   bool // the domain says Strict-Transport-Security, before all others
 }
 
-// append appends the fields of a reply: those that the cache has, but for what the edge alone says,
-// and the edge's own; both without those that the endpoint removes or sets; then those that it
-// sets; and last what no account may take back. A browser never guesses a type, and on the shared
-// host the file of one account does not act in the name of the others. A 304 does not name the
-// type, and would replace the policy that a browser has kept (RFC 9111 3.2), so it has none.
+// append appends the fields of a reply: those that the cache has, without those that only the edge
+// sets, then those of the edge. Fields that the endpoint removes or sets are left out of both. The
+// fields that the endpoint sets follow, and last those that no account may change. A browser never
+// guesses a type, and on the shared host the file of one account does not act in the name of the
+// others. A 304 does not name the type, and would replace the policy that a browser has kept (RFC
+// 9111 3.2), so it has none.
 func (h *headOf) append(b, list []byte) []byte {
 	shared := h.target.Domain == nil
 	var vary []string

@@ -57,9 +57,10 @@ func (s *secure) domain(name string) (host string, d *topology.Domain) {
 	return host, s.table.Root().DomainOf(host)
 }
 
-// certificate implements the GetCertificate of [tls.Config]. A name that nobody has gets no
-// certificate, so that the client is told unrecognized_name (RFC 6066 3): any other certificate
-// would tell it who else is here. A client that names no host is shown the first of the files.
+// certificate implements the GetCertificate of [tls.Config]. A name that is not served gets no
+// certificate, so that the client gets the alert unrecognized_name (RFC 6066 3). Any other
+// certificate would show the client other names that are served. A client that names no host gets
+// the first certificate of the files.
 func (s *secure) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if hello.ServerName == "" {
 		return s.files.First(), nil

@@ -25,8 +25,8 @@ type conn struct {
 	secure *tls.Conn // nil without TLS
 	config *tls.Config
 
-	// While the connection waits for a request in its loop, which has its descriptor. Others than
-	// the goroutine that has the connection use that under mu.
+	// loop and fd are those of a connection that waits in a loop for a request. Goroutines other
+	// than the one that serves the connection use them under mu.
 	loop *loop // nil for none
 	fd   int   // -1 while wire has it
 	// fresh: nothing was asked yet. waited: the last request took long.
@@ -97,7 +97,7 @@ func (c *conn) endFaulty() {
 	}
 }
 
-// end gives back all that the connection has.
+// end closes the connection and gives its place back. It may be called several times.
 func (c *conn) end() {
 	c.ended.Do(func() {
 		c.mu.Lock()
@@ -186,7 +186,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	return int(n), err
 }
 
-// writeSecure writes a and b through TLS: in full records, and with one system call if that can be.
+// writeSecure writes a and b through TLS: in full records, and with one system call where possible.
 func (c *conn) writeSecure(a, b []byte) (sent int64, err error) {
 	several := len(a)+len(b) > recordBytes
 	if len(b) > 0 && len(a) < recordBytes {
@@ -245,12 +245,12 @@ func (c *conn) readFile(f *os.File, p []byte, offset int64) error {
 	return readFull(f, p, offset)
 }
 
-// arm has the connection end after a time, up to a second late, unless it is armed anew or disarmed
-// before.
+// arm sets the time after which the sweep ends the connection, up to a second late. Another arm
+// replaces it, and disarm removes it.
 func (c *conn) arm(after time.Duration) { c.setUntil(after, 0) }
 
-// armIdle does too, and lets it end when the server stops: nothing is under way. It reports whether
-// the server serves on.
+// armIdle is arm for a connection on which nothing is under way, which also ends when the server
+// stops. It reports whether the server still serves.
 func (c *conn) armIdle(after time.Duration) bool {
 	c.setUntil(after, 1)
 	return !c.server.stopping.Load()
@@ -266,7 +266,7 @@ func (c *conn) setUntil(after time.Duration, idle int64) {
 	}
 }
 
-// disarm reports whether the time was not over yet.
+// disarm removes the time limit. It reports whether that had not passed yet.
 func (c *conn) disarm() bool {
 	for {
 		was := c.until.Load()
@@ -295,8 +295,8 @@ func (c *conn) expire(now int64) {
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// wake has reads return with [os.ErrDeadlineExceeded] or the end. Whoever reads ends the
-// connection.
+// wake makes reads return [os.ErrDeadlineExceeded] or the end of input. The goroutine that reads
+// then ends the connection.
 func (c *conn) wake() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -307,8 +307,8 @@ func (c *conn) wake() {
 	}
 }
 
-// onDrain has leave called, in another goroutine, when the server stops: the connection then ends
-// once what is under way on it is done. It is called at once if that is so already.
+// onDrain registers leave, which is called in another goroutine when the server stops, and at once
+// if it has stopped. leave makes the connection end once its requests are answered.
 func (c *conn) onDrain(leave func()) {
 	c.mu.Lock()
 	c.leave = leave
@@ -344,7 +344,7 @@ func (c *conn) kill() {
 	c.hangUp()
 }
 
-// hangUp has reads and writes fail.
+// hangUp makes reads and writes fail.
 func (c *conn) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -355,8 +355,9 @@ func (c *conn) hangUp() {
 	}
 }
 
-// finish ends a connection whose last reply was sent. TLS says so, so that the client knows that it
-// has it whole. If the client may be sending, that is read and thrown away for a while.
+// finish ends a connection whose last reply was sent. TLS sends close_notify, so that the client
+// knows that the reply is whole. With linger, the client may still be sending: its bytes are read
+// and dropped for a while.
 func (c *conn) finish(linger bool) {
 	if c.secure != nil {
 		c.secure.CloseWrite() // An error is that the client is gone.
@@ -380,9 +381,9 @@ func (c *conn) finish(linger bool) {
 	}
 }
 
-// maxLinger is how much may come that nobody reads.
+// maxLinger is how many bytes finish reads and drops.
 const maxLinger = 256 << 10
 
-// closed reports whether an error of a read is that the client has closed its side, and not that it
-// is gone.
+// closed reports whether a read failed because the client closed its side, rather than because the
+// connection broke.
 func closed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

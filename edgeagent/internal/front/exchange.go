@@ -45,9 +45,9 @@ type Conn struct {
 // Handler answers one request. It calls [Exchange.Reply] once. If it does not, the connection of
 // HTTP/1 ends, and the stream of HTTP/2 is reset.
 //
-// Other requests wait for it to return, of other connections too. So before it waits for anything
-// itself, it calls [Exchange.MayWait] or [Exchange.Own]. Whatever waits for the client does that by
-// itself.
+// Other requests, also those of other connections, wait until the handler returns. So the handler
+// calls [Exchange.MayWait] or [Exchange.Own] before it waits for an origin, the disk or a lock.
+// Methods that wait for the client call MayWait themselves.
 type Handler func(x *Exchange)
 
 // Exchange is one request and the way to its reply. It belongs to its handler until that returns.
@@ -83,13 +83,14 @@ type stream interface {
 	reply(r *Reply) (sent int64, err error)
 }
 
-// HasContent reports whether the request has content, which nobody reads: HTTP/1 ends the
-// connection behind the reply, HTTP/2 resets the stream. Where only the next frame of HTTP/2
+// HasContent reports whether the request has content, which the server does not read: HTTP/1 ends
+// the connection after the reply, HTTP/2 resets the stream. Where only the next frame of HTTP/2
 // shows it, HasContent waits for that.
 func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
 
-// Context returns one that ends when nobody can get the reply any more: the stream was reset, or
-// the connection is broken. It costs something, so whoever has the reply at hand does not ask.
+// Context returns one that ends when the client cannot get the reply any more: the stream was
+// reset, or the connection is broken. It calls MayWait, so a handler that has its reply at hand
+// does not call Context.
 func (x *Exchange) Context() context.Context { return x.stream.context() }
 
 // Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the

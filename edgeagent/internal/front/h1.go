@@ -86,7 +86,8 @@ func (c *conn) serveH1() {
 	c.carryOn(goesOn)
 }
 
-// carryOn answers the next requests of a connection, if it goes on, until its loop may have it.
+// carryOn answers further requests of a connection, if it stays open, until its loop can take it
+// back.
 func (c *conn) carryOn(goesOn bool) {
 	for goesOn {
 		if c.loop != nil && !c.waited {
@@ -144,8 +145,8 @@ func (c *conn) tryFirst(fd uintptr) bool {
 	return err != errAgain // the end, or a fault: there is no request
 }
 
-// serve answers what has begun to come and what follows it at once. It reports whether the
-// connection goes on, with nothing read of a next request.
+// serve answers the request that the buffer has at least the beginning of, and those that follow it
+// there. It reports whether the connection stays open. The buffer is empty then.
 func (h *h1) serve(first bool) (goesOn bool) {
 	c := h.c
 	for timed := first; ; {
@@ -209,7 +210,7 @@ func (h *h1) more() bool {
 	return n > 0
 }
 
-// answer has one request answered. It reports whether the connection goes on.
+// answer calls the handler for one request. It reports whether the connection stays open.
 func (h *h1) answer() bool {
 	x, c := &h.x, h.c
 	x.Version, x.Method, x.Target, x.Authority = h.head.Version, h.head.Method, h.head.Target, h.head.Authority

@@ -110,8 +110,8 @@ var errGone = errors.New("the client is gone")
 // preface is what a client begins with (RFC 9113 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// hello is what the server says first. Priorities are ignored, those of RFC 7540 and those of RFC
-// 9218: streams take turns.
+// hello is what the server sends first (RFC 9113 3.4). Priorities are ignored, those of RFC 7540
+// and those of RFC 9218: streams take turns.
 var hello = func() []byte {
 	settings := [...][2]uint32{
 		{settingMaxStreams, maxStreams}, {settingMaxHeaderList, maxHeaderList}, {settingNoOldPriorities, 1},
@@ -139,7 +139,7 @@ func prohibited(state *tls.ConnectionState) bool {
 	return true
 }
 
-// inadequate is all that the server says then.
+// inadequate is all that the server sends to a client that chose a prohibited suite.
 var inadequate = func() []byte {
 	b := appendFrameHead(slices.Clone(hello), 8, frameGoAway, 0, 0)
 	return binary.BigEndian.AppendUint32(append(b, 0, 0, 0, 0), uint32(codeInadequate))
@@ -150,7 +150,8 @@ var inadequate = func() []byte {
 // One goroutine reads it, and calls the handler for each request as it comes. A handler that has
 // its reply at hand puts it into out and returns, and when nothing more is to be read, all replies
 // leave together. A handler that has to wait keeps the goroutine, and another one reads on, see
-// [h2stream.slow]. Whoever finds that nobody writes does it, see [h2conn.round].
+// [h2stream.slow]. A goroutine that has output, and finds that no other one writes, writes for all,
+// see [h2conn.round].
 type h2conn struct {
 	c *conn
 
@@ -286,7 +287,7 @@ func (h *h2conn) run() {
 	h.c.hangUp()
 }
 
-// leave is the last that a goroutine of the connection does.
+// leave ends the connection when its last goroutine calls it. Each of them does so at its end.
 func (h *h2conn) leave() {
 	h.mu.Lock()
 	h.goroutines--
@@ -318,7 +319,7 @@ func (h *h2conn) read() error {
 	}
 }
 
-// pause is what is to be done before the client's next bytes are waited for.
+// pause sends what is ready and sets the time limit before the server waits for the client.
 func (h *h2conn) pause() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -339,8 +340,8 @@ func (h *h2conn) pause() error {
 	return nil
 }
 
-// rest is what the connection has a time limit for while nothing comes. Like all that follows the
-// first use of mu in [h2conn], it needs that held.
+// rest returns which time limit the connection has while nothing comes. Callers hold mu, because
+// the fields behind mu in [h2conn] need it.
 func (h *h2conn) rest() armed {
 	switch {
 	case h.running > 0:
@@ -440,7 +441,7 @@ func (h *h2conn) putInput() {
 	h.in = nil
 }
 
-// goAway says why the connection ends. Without an error what is asked is still answered.
+// goAway sends GOAWAY and ends the connection. With codeNone it answers the running requests first.
 func (h *h2conn) goAway(code h2code) {
 	h.mu.Lock()
 	if code != codeNone {
@@ -462,8 +463,8 @@ func (h *h2conn) goAway(code h2code) {
 	}
 }
 
-// drain asks the client to go elsewhere. What it asks before it knows is still answered (RFC 9113
-// 6.8).
+// drain sends GOAWAY. Requests that the client sends before it has seen that are still answered
+// (RFC 9113 6.8).
 func (h *h2conn) drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -486,5 +487,6 @@ func (h *h2conn) drain() {
 	}()
 }
 
-// drainPing comes back when the client knows that the connection is drained.
+// drainPing is the content of a PING. Its acknowledgment shows that the client has seen the GOAWAY
+// before it.
 const drainPing = "draining"

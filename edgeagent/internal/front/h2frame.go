@@ -8,7 +8,7 @@ func appendFrameHead(b []byte, length int, kind, flags byte, stream uint32) []by
 		byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream))
 }
 
-// frame does what the next frame asks for. It reports whether there was a whole one.
+// frame handles the next frame. It reports whether a whole one had come.
 func (h *h2conn) frame() (bool, error) {
 	if h.skip > 0 {
 		n := min(h.skip, h.to-h.from)
@@ -218,8 +218,8 @@ func (h *h2conn) settings(stream uint32, flags byte, payload []byte) error {
 		value := binary.BigEndian.Uint32(s[2:])
 		switch binary.BigEndian.Uint16(s) {
 		case settingTableSize:
-			// The encoder, which has no table, says so, because it has to when the table may be
-			// smaller than it was (RFC 7541 4.2).
+			// The encoder has no table. When the client makes the table smaller, the next header
+			// block has to say which size it has (RFC 7541 4.2).
 			sizeDown = sizeDown || value < tableBytes
 		case settingEnablePush:
 			if value > 1 {
@@ -308,8 +308,8 @@ func (h *h2conn) windowUpdate(stream uint32, payload []byte) error {
 	return nil
 }
 
-// data takes the content of a request, which nobody reads: so the client's window of the stream is
-// never opened again. Its length includes padding.
+// data drops the content of a request, which no handler reads. So the window of the stream is never
+// opened again. Its length includes padding.
 func (h *h2conn) data(stream uint32, length, content int, ends bool) error {
 	if stream%2 == 0 || stream > h.newest {
 		return codeProtocol

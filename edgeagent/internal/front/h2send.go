@@ -29,9 +29,9 @@ func putOut(b []byte) {
 	}
 }
 
-// reserve makes room for a frame of so many bytes, by writing or by waiting for who does. It is how
-// a client that reads nothing is not read from any more. Like all below, it is called with mu held;
-// it may release it for a time.
+// reserve makes room in out for a frame of n bytes: it writes, or waits for the goroutine that
+// does. So the server stops reading from a client that reads nothing. Callers hold mu, here and
+// below. reserve may release it meanwhile.
 func (h *h2conn) reserve(n int) {
 	for !h.over && len(h.out) > 0 && len(h.out)+n > outBytes {
 		if h.writing {
@@ -113,7 +113,7 @@ func (h *h2conn) reset(st *h2stream, code h2code) {
 	h.appendReset(st.id, code)
 }
 
-// drop has the handler of a stream know that it is over.
+// drop marks a stream as gone, and wakes its handler.
 func (h *h2conn) drop(st *h2stream) {
 	st.gone = true
 	delete(h.open, st.id)
@@ -134,7 +134,7 @@ func (h *h2conn) endStreams() {
 	}
 }
 
-// fail is when nothing can be sent any more.
+// fail ends all streams, because nothing can be sent any more.
 func (h *h2conn) fail() {
 	h.over = true
 	h.endStreams()
@@ -246,8 +246,8 @@ func (h *h2conn) round() {
 		b = takeOut()
 	}
 	for len(h.ready) > 0 && h.window > 0 && !h.over {
-		// What came while a file was read goes before the bodies of those who are ready since then:
-		// among it are their heads.
+		// Frames that were added while a file was read are sent before the bodies of streams that
+		// became ready meanwhile, because the heads of those are among the frames.
 		if len(b)+len(h.out) > outBytes {
 			break
 		}
@@ -324,7 +324,7 @@ func (h *h2conn) round() {
 	h.room.Broadcast()
 }
 
-// flush writes what there is, unless somebody does.
+// flush writes what there is, unless another goroutine is writing.
 func (h *h2conn) flush() {
 	if !h.writing && !h.over && h.sendable() {
 		h.round()
@@ -332,7 +332,7 @@ func (h *h2conn) flush() {
 	h.passOn()
 }
 
-// passOn has somebody else go on writing if that is to be done.
+// passOn makes another goroutine write what is left, if there is something.
 func (h *h2conn) passOn() {
 	if h.writing || h.over || !h.sendable() {
 		return

@@ -60,7 +60,8 @@ func (h *h2conn) newStream(id uint32) *h2stream {
 // streams are for requests that are answered at once, with memory for their strings in text.
 var streams = sync.Pool{New: func() any { return new(h2stream) }}
 
-// keep keeps a stream, and the text of its request, for the next one.
+// keep makes the memory of a stream, and that of the strings of its request, available to another
+// one.
 func (h *h2conn) keep(st *h2stream) {
 	fields := st.x.Fields
 	fields.Reset()
@@ -69,7 +70,7 @@ func (h *h2conn) keep(st *h2stream) {
 	streams.Put(st)
 }
 
-// takeText takes the memory of strings that nobody uses any more.
+// takeText takes the memory of the strings of a request, which are not used any more.
 func (h *h2conn) takeText() []byte {
 	text := h.decoder.text.b
 	h.decoder.text.b = nil
@@ -83,7 +84,7 @@ func (h *h2conn) takeText() []byte {
 // maxText is what is kept for the strings of a request.
 const maxText = 4 << 10
 
-// poisonText overwrites strings that nobody may have kept.
+// poisonText overwrites strings that no code may have kept.
 func poisonText(text []byte) {
 	if poison {
 		for i := range text {
@@ -92,7 +93,7 @@ func poisonText(text []byte) {
 	}
 }
 
-// handle has the handler answer.
+// handle calls the handler.
 func (st *h2stream) handle() {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -102,7 +103,8 @@ func (st *h2stream) handle() {
 	st.h.c.server.cfg.Handler(&st.x)
 }
 
-// slow has another goroutine read on, because the handler may have to wait.
+// slow starts another goroutine that reads the connection, because the handler may wait from here
+// on.
 func (st *h2stream) slow() {
 	if st.slowed {
 		return
@@ -124,7 +126,7 @@ func (st *h2stream) slow() {
 	go h.run()
 }
 
-// finish is when the handler has returned.
+// finish ends a stream whose handler has returned.
 func (st *h2stream) finish() {
 	h := st.h
 	h.mu.Lock()
@@ -228,7 +230,7 @@ func (st *h2stream) interim(status int, fields []byte) error {
 	return nil
 }
 
-// refuse answers what the handler is not asked about.
+// refuse answers a request that does not reach the handler.
 func (st *h2stream) refuse(r *refusal) {
 	body := r.text()
 	fields := field.Append(nil, "Content-Type", "text/plain; charset=utf-8")

@@ -18,11 +18,11 @@ import (
 
 // loop serves connections over plain TCP while they wait for requests: its goroutine reads what has
 // come on one, has it answered, and goes on with the next. That costs less than a goroutine for
-// each, because nobody asks a socket in vain whether there is more, and nobody is put to sleep and
-// woken for each request.
+// each connection, because no socket is read in vain, and no goroutine is put to sleep and woken
+// for each request.
 //
-// It never waits for anything but requests. As soon as an answer may have to wait, its goroutine
-// stays with the connection, and another one runs the loop, see [conn.detach].
+// A loop waits for requests and for nothing else. Before a reply may have to wait, its goroutine
+// leaves the loop to another one and stays with the connection, see [conn.detach].
 type loop struct {
 	server *Server
 	epoll  int
@@ -173,8 +173,8 @@ func (l *loop) run() {
 // poll is what [syscall.RawConn] calls until there are events.
 func (l *loop) poll(fd uintptr) bool {
 	if l.served >= loopEventsAtMost {
-		// The runtime looks for what else is ready when a goroutine sleeps. This one is woken by
-		// the event that it makes here.
+		// The scheduler looks for other goroutines that are ready when this one sleeps. The event
+		// that it makes here wakes it again.
 		l.served = 0
 		one := uint64(1)
 		syscall.RawSyscall(unix.SYS_WRITE, uintptr(l.kick), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
@@ -244,8 +244,8 @@ func (l *loop) serve(c *conn, ended bool) (runs bool) {
 	}
 }
 
-// detach has this goroutine stay with the connection, which may wait from here on, while another
-// goroutine runs the loop.
+// detach takes the connection off its loop. This goroutine stays with it and may wait from here on.
+// Another goroutine runs the loop.
 func (c *conn) detach() {
 	if c.fd < 0 {
 		return
@@ -261,8 +261,8 @@ func (c *conn) detach() {
 	go l.run()
 }
 
-// attach gives a connection on which nothing is asked back to its loop. If it reports false, it is
-// still its caller's, who ends it.
+// attach gives an idle connection back to its loop. If attach reports false, the caller still has
+// the connection, and ends it.
 func (c *conn) attach() bool {
 	fd := -1
 	err := c.wire.raw.Control(func(own uintptr) { fd, _ = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
@@ -276,11 +276,11 @@ func (c *conn) attach() bool {
 	killed := c.killed
 	c.mu.Unlock()
 	old.Close()
-	// Whoever ended the connection before it had this descriptor reached only the old one.
+	// A call of kill or wake before the connection had this descriptor reached only the old one.
 	return !killed && c.armIdle(idleTime) && c.until.Load() >= 0 && c.loop.add(c, fd) == nil
 }
 
-// shut ends what comes and goes on a connection that its loop has. The loop then gets an event.
+// shut calls shutdown(2) for a connection that its loop has, which makes an event for the loop.
 // Callers hold c.mu.
 func (c *conn) shut(how int) { unix.Shutdown(c.fd, how) }
 

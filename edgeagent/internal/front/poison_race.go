@@ -3,5 +3,5 @@
 package front
 
 // poison says that the memory of a request is overwritten once its handler has returned, so that a
-// test finds who has kept a string of it.
+// test finds code that has kept a string of it.
 const poison = true

@@ -35,15 +35,15 @@ type Config struct {
 	Panicked func(fault any, stack []byte)
 }
 
-// The times that clients have. What is due is looked for once in each [sweepTime].
+// The times that clients have. They are checked once in each [sweepTime].
 const (
 	// headTime is how long a client may take for a TLS handshake, and for the head of a request.
 	headTime = 5 * time.Second
 	// idleTime is how long a connection is kept on which nothing is asked.
 	idleTime = 75 * time.Second
-	// lingerTime is how long a client may still send what nobody reads, after the last reply. If
-	// the connection were closed at once, it might read that it was reset, and not the reply (RFC
-	// 9112 9.6).
+	// lingerTime is for how long the server still reads and drops what a client sends after the
+	// last reply. If the connection were closed at once, it might read that it was reset, and not
+	// the reply (RFC 9112 9.6).
 	lingerTime = time.Second
 
 	defaultWriteStall = 30 * time.Second
@@ -93,7 +93,7 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// sweep ends what is overdue.
+// sweep ends connections whose time limit has passed.
 func (s *Server) sweep() {
 	ticker := time.NewTicker(tickTime)
 	defer ticker.Stop()
@@ -197,7 +197,7 @@ const (
 	maxAcceptWait = time.Second
 )
 
-// pause reports whether the server is still to serve after a time.
+// pause waits for a time. It reports whether the server still serves.
 func (s *Server) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

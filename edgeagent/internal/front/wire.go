@@ -20,9 +20,9 @@ const (
 	sendPiece = 1 << 20
 )
 
-// wire is the socket of a connection. It writes without waiting where that is possible, and ends
-// what a client takes next to nothing of; one that takes more keeps its download, however long that
-// takes.
+// wire is the socket of a connection. It writes without waiting where that is possible. A write
+// fails when the client took less than [leastTaken] in the time of a stall. A client that takes
+// more keeps its download, however long that takes.
 type wire struct {
 	net.Conn
 	raw   syscall.RawConn // nil for a connection that is no socket
@@ -43,7 +43,7 @@ type wire struct {
 	// now is the socket that TLS reads from without waiting, -1 if it may wait. See [conn.readNow].
 	now int
 
-	// What TLS writes. Whoever reads may have it write too, an alert for example.
+	// What TLS writes. A goroutine that reads makes TLS write too, for example an alert.
 	tls     sync.Mutex
 	holding bool
 	held    []byte // of heldBuffers
@@ -122,7 +122,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hold has what is written wait for [wire.release], as far as there is room for it.
+// hold keeps what TLS writes until [wire.release], as far as there is room for it.
 func (w *wire) hold() {
 	w.tls.Lock()
 	defer w.tls.Unlock()

@@ -64,8 +64,8 @@ type encoding struct {
 
 	// cancel ends it, once it is ready.
 	cancel context.CancelFunc
-	// users are the requests that read along. Without any, an encoding of a file that is still on
-	// its way ends: nothing is fetched for nobody.
+	// users are the requests that read along. Without any, an encoding ends if its file is still
+	// being fetched, because nothing is fetched that no request waits for.
 	users int
 }
 
@@ -102,9 +102,9 @@ func (o *original) open(ctx context.Context) (part, error) {
 }
 
 // compress makes a an answer with the file compressed, where the endpoint allows it, the file gets
-// smaller, and the client takes it. That the answer depends on Accept-Encoding is said to every
-// client. Parts of a file are always parts of it as it is. It reports whether the answer is
-// complete: one to a query without a context is not if the file has to be compressed first.
+// smaller, and the client takes it. The Vary of every answer then names Accept-Encoding. Ranges are
+// always of the file as it is. compress reports false if the file has to be compressed first and
+// the query has no context to wait in.
 func (c *Cache) compress(q *query, a *answer, r *Reply, o original) bool {
 	if a.length < 0 || !a.compressible || !q.mayCompress(a.length) {
 		return true

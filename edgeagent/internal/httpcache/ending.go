@@ -47,8 +47,8 @@ func endingOf(f *fill, res *walk.Result) ending {
 		at: f.c.cfg.Now(), scope: *f.first.scope(), asof: f.first.Revision, version: f.first.walkVersion(),
 	}
 	if e.definite {
-		// Some step may have said so a while ago, to another request. This one must not make it
-		// last for longer.
+		// A step may have given its answer some time ago, to another request. This request must not
+		// make that last longer.
 		e.at = e.at.Add(res.Left - f.first.policy.NegativeTTL)
 	}
 	e.asked = f.first.asked(e.definite)
@@ -56,7 +56,7 @@ func endingOf(f *fill, res *walk.Result) ending {
 	return e
 }
 
-// left is for how long the ending may still be believed.
+// left is for how long the ending may still be used.
 func (e *ending) left(q *query, now time.Time) time.Duration {
 	ttl := e.failure
 	if e.definite {
@@ -65,8 +65,8 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 	return ttl - now.Sub(e.at)
 }
 
-// holds reports whether the ending still says something about q: no purge covers it, the walk is
-// the same, the Media Library has nothing new, and it is not due to what another client sent.
+// holds reports whether the ending is one for q: no purge covers it, the walk is the same, the
+// Media Library has nothing new, and the ending does not depend on what another client sent.
 func (c *Cache) holds(q *query, e *ending) bool {
 	if q.walkVersion() != e.version || c.cfg.Purges.Check(&e.scope, e.asof) != purges.None {
 		return false

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// capped is how long a reply is fresh that a later origin supplied while an earlier one did not
-	// answer: soon after that one is back, its file counts again.
+	// capped is the lifetime of a reply that a later origin supplied while an earlier one did not
+	// answer, so that the file of the earlier one is used soon after it is back.
 	capped = 15 * time.Second
 
 	// missTTL is for how long a key whose reply could not be stored is not queued for.
@@ -90,7 +90,7 @@ func (f *fill) judgeResponse(
 	if res.EarlierInconclusive {
 		fresh = fresh.Cap(capped)
 	}
-	// What may not be stored goes out with the origin's own word on it.
+	// A reply that may not be stored keeps the origin's own Cache-Control.
 	fresh.SetByUs = fresh.SetByUs && fresh.Storable()
 	return fresh, asked, came
 }
@@ -162,8 +162,8 @@ func dropChunked(h field.Map) {
 	}
 }
 
-// setType types a file of an object store that nobody gave a type when it was put there: its path
-// says more than the store's own default, which for S3 is the second.
+// setType gives a type to a file of an object store that has none, or the store's default, which is
+// binary/octet-stream for S3: then the extension of its path decides.
 func setType(h field.Map, path string) {
 	switch strings.ToLower(h.Get("Content-Type")) {
 	case "", "application/octet-stream", "binary/octet-stream":
@@ -196,8 +196,9 @@ func (f *fill) ended(res *walk.Result) {
 	f.publish(result{kind: resultEnding, ending: e, walk: res})
 }
 
-// failureFor is for how long a failure is remembered. Only what origins say of this very file makes
-// it longer: one that is left alone, or out of reach, may be back at any time for all of its files.
+// failureFor is for how long a failure is remembered. Repeated failures make it longer only if the
+// origins answered for this file, because an origin that was not asked, or not reached, may be back
+// at any time.
 func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 	about := func(s walk.StepReport) bool {
 		return s.Outcome != origin.Inconclusive ||
@@ -216,8 +217,9 @@ func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 	return min(2*last.failure, maxFailureTTL)
 }
 
-// choseType reports whether an origin has chosen a type that not every client takes because this
-// one names it, whatever the origin says of it: the file's path names another type, or none.
+// choseType reports whether an origin has chosen the type of the reply by Accept, whatever its Vary
+// says: the client names the type, so that others may not take it, and the extension of the path is
+// of another type or missing.
 func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	if o == nil || origin.Keyed(o) {
@@ -277,8 +279,8 @@ func (f *fill) found(res *walk.Result) {
 	f.store(r)
 }
 
-// choseCoding reports whether the origin has chosen the reply by Accept-Encoding, though its Vary
-// may not say so: it is coded, or another one for the same file is.
+// choseCoding reports whether the origin has chosen the reply by Accept-Encoding, even if its Vary
+// does not name that: this reply, or another stored one of the file, has a content coding.
 func (f *fill) choseCoding(h field.Map) bool {
 	if len(rfc9111.Codings(h.Values)) > 0 {
 		return true
@@ -291,19 +293,19 @@ func (f *fill) choseCoding(h field.Map) bool {
 	return false
 }
 
-// mayCodeForOthers reports whether the reply is only for clients that take no coding either: what
-// they get says nothing of what others do. But it does where the file gets no smaller, the edge
-// codes it itself, or it is kept as it was uploaded.
+// mayCodeForOthers reports whether the origin may give clients that accept a coding another reply.
+// So the reply is for clients that accept none. That is not so where the file gets no smaller,
+// where the edge compresses it, and where the store keeps files as they were uploaded.
 func (f *fill) mayCodeForOthers(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	return f.first.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
 		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
 }
 
-// dependsOnCredentials reports whether a reply that was fetched without credentials is not for
-// those who send theirs: an origin is sent them, and does not say that the reply is for all (RFC
-// 9111 3.5). It need not say so in Vary, and what it says there is passed on as it is (RFC 9110
-// 12.5.5).
+// dependsOnCredentials reports whether a reply that was fetched without credentials may not be used
+// for clients that send some: the origin gets them, and has not said that all clients may share the
+// reply (RFC 9111 3.5). It need not say so in Vary, and what it says there is passed on as it is
+// (RFC 9110 12.5.5).
 func dependsOnCredentials(h field.Map, res *walk.Result) bool {
 	return slices.Contains(res.Forwarded, "Authorization") && !rfc9111.SharedByAll(h.Values)
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // fill is one walk for one variant of one key, and what comes of it. Any number of requests join
-// it. It belongs to none of them and goes on when they leave.
+// it. A fill belongs to none of its requests, and continues when they leave.
 //
 // run has a goroutine of its own. It publishes the result: it sets result, once, and closes
 // published. If the result is a body, run then copies it from the origin to the store, and the
@@ -42,7 +42,7 @@ type fill struct {
 	vary    []string // selecting names known at the start
 	solo    bool     // nobody else may join
 	onDisk  bool     // it began while the disk answered
-	// background: it brings anew what is in use, whether or not somebody waits for it.
+	// background: the fill refreshes a reply that is in use, whether or not a request waits for it.
 	background bool
 	interim    chan interim
 	published  chan struct{}
@@ -60,7 +60,7 @@ type fill struct {
 	mu sync.Mutex
 	// users are the requests that wait for the fill or read from it.
 	users int
-	// claimed: somebody has taken the body of a reply that is not stored.
+	// claimed: a request has taken the body of a reply that is not stored.
 	claimed bool
 	// spare is how many more bytes run may carry while there are no users.
 	spare int64
@@ -82,7 +82,7 @@ const (
 	resultPass
 	// resultConfirmed: the stored reply is still good; head and meta are its new ones.
 	resultConfirmed
-	// resultEnding: nobody has the file, or nobody knows.
+	// resultEnding: no step has the file, or some step did not answer.
 	resultEnding
 )
 
@@ -174,8 +174,8 @@ func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string)
 	return slot{f: f, waits: true}, ""
 }
 
-// refresh starts a fill that nobody waits for, unless one that brings the same is running, or was
-// removed after q looked in the store.
+// refresh starts a fill that no request waits for, unless one for the same reply is running, or
+// ended after q looked in the store.
 func (c *Cache) refresh(q *query, seen uint64) {
 	s := c.running.shard(q.key)
 	s.mu.Lock()
@@ -260,7 +260,8 @@ const (
 	// maxInterim is how many interim replies wait to be passed on; more at once are dropped,
 	// because none has to be sent.
 	maxInterim = 8
-	// mostInterim is how many a walk may get before they are no help any more.
+	// mostInterim is how many a walk may get before it fails, because more are of no help to any
+	// client.
 	mostInterim = 32
 )
 
@@ -381,7 +382,8 @@ func (f *fill) outdated(q *query) bool {
 // mayHang reports whether the fill may wait for a disk that does not answer.
 func (f *fill) mayHang() bool { return f.onDisk && f.c.cfg.Store.Hung() }
 
-// accepts joins q if the fill matches. crowded says that as many wait for it as may.
+// accepts adds q to the fill if that matches. crowded reports that the fill has as many waiting
+// requests as it may have.
 func (f *fill) accepts(q *query) (waits, crowded, ok bool) {
 	if f.mayHang() || !f.matches(q) || f.outdated(q) {
 		return false, false, false
@@ -414,9 +416,9 @@ func (f *fill) isPublished() bool {
 	}
 }
 
-// publish sets the result and wakes those who wait for it. Unless the result is a body, the fill
-// leaves the register first: what it brought is in the store or in a memory, and requests that come
-// now look there.
+// publish sets the result and wakes the requests that wait for it. Unless the result is a body,
+// publish first removes the fill from the running ones: its result is in the store or in a memory,
+// where later requests find it.
 func (f *fill) publish(r result) {
 	if r.kind != resultBody {
 		f.unregister()
@@ -434,7 +436,7 @@ func (f *fill) addUser() {
 	f.users++
 }
 
-// leave takes one request away, and gives the fill up if nobody else needs it.
+// leave removes one request, and gives the fill up if no other one needs it.
 func (f *fill) leave() {
 	f.removeUser()
 	if f.isPublished() && f.result.kind == resultBody {
@@ -442,7 +444,7 @@ func (f *fill) leave() {
 	}
 }
 
-// removeUser takes one request away.
+// removeUser removes one request.
 func (f *fill) removeUser() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -451,8 +453,8 @@ func (f *fill) removeUser() {
 	}
 }
 
-// spareBytes is what is fetched at least for nobody, once started: a small file that one impatient
-// client asked for is likely wanted by the next one.
+// spareBytes is how much of a file is fetched without any reader, once the fetch has started:
+// another client is likely to want a small file that one impatient client asked for.
 const spareBytes = 2 << 20
 
 // giveUp ends a fill without users, unless so little is missing that it is better finished: at most

@@ -30,7 +30,7 @@ const (
 	useReload   = "client asks for it anew"
 )
 
-// judge decides for q on a reply. verdict is what purges say of it.
+// judge decides what q may do with a reply. verdict is the answer of the table of purges.
 func judge(q *query, h *objects.Head, m *meta, verdict purges.Verdict) use {
 	if verdict == purges.Hard {
 		return use{refused: usePurged}
@@ -106,7 +106,7 @@ type candidate struct {
 	ok  bool
 }
 
-// verdict is what purges say at now of a stored reply.
+// verdict asks the table of purges about a stored reply.
 func (c *Cache) verdict(h *objects.Head, now time.Time) purges.Verdict {
 	return c.cfg.Purges.CheckStored(&h.Scope, h.Asof, h.RequestTime, now)
 }

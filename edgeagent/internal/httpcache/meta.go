@@ -150,8 +150,8 @@ func clientValues(name string, values []string, f rfc9111.Freshness) []string {
 	case "Cdn-Cache-Control":
 		return nil
 	case "Date":
-		// Where we gave the lifetime, whoever sends the reply puts its own: with the origin's, a
-		// client would take the lifetime as partly used up.
+		// Where the edge has set the lifetime, the reply has the date on which it is sent. By the
+		// date of the origin, a client would take a part of the lifetime for used up.
 		if f.RewritesCacheControl() {
 			return nil
 		}

@@ -22,7 +22,8 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error 
 		}
 		fields = field.Append(fields, name, value)
 	}
-	// It must occur in no part (RFC 2046 5.1.1): whoever makes a file cannot know it.
+	// It must occur in no part (RFC 2046 5.1.1). It is random, so that the author of a file cannot
+	// know it.
 	boundary := "edgewalk-" + rand.Text()
 	shown, own := *a.decoded, *a
 	shown.shown, own.decoded = fields, &shown

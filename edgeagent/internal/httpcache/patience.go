@@ -7,10 +7,10 @@ import (
 
 // How long a fill may hold its place.
 const (
-	// unreadTime is for how long a walk goes on that no request waits for, and for how long at a
-	// time a body that none reads is watched.
+	// unreadTime is for how long a walk continues that no request waits for. It is also the period
+	// in which a body that no request reads is watched.
 	unreadTime = 2 * time.Second
-	// unreadPeriods of unreadTime are all that a body gets that nobody reads.
+	// unreadPeriods of unreadTime are all the time that a body has while no request reads it.
 	unreadPeriods = 15
 	// unreadRate is how many bytes of it have to come a second.
 	unreadRate = 64 << 10

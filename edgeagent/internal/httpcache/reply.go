@@ -59,8 +59,8 @@ type Reply struct {
 type Shared struct {
 	// Fields is a field list. Nobody may change it.
 	Fields []byte
-	// Derived is what the caller of [Cache.Hit] makes of them and wants to find again, for as long
-	// as the file is in memory: one thing each for two kinds of requests.
+	// Derived keeps what the caller of [Cache.Hit] has made of Fields, for as long as the file is
+	// in memory: one value for each of two kinds of requests.
 	Derived [2]atomic.Value
 }
 
@@ -267,8 +267,8 @@ const (
 )
 
 // describes reports whether a stored field is true of a reply with that much of the file. A 304
-// describes no content (RFC 9110 15.4.5), and of a part, what was said of the bytes of the whole
-// reply does not hold.
+// describes no content (RFC 9110 15.4.5), and fields about the bytes of the whole file are not true
+// of a part.
 func (c content) describes(name string) bool {
 	switch c {
 	case noContent:

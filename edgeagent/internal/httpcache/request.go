@@ -44,8 +44,8 @@ type Request struct {
 	// is.
 	BeforeDisk func()
 	// Leaving is closed when the client may be gone, though it may as well wait for its reply: it
-	// has closed its side of the connection. It gets what comes, but nothing is fetched for it that
-	// would not be fetched for nobody. nil: never.
+	// has closed its side of the connection. The client gets what is there, but the edge fetches
+	// nothing that only this client waits for. nil: never.
 	Leaving <-chan struct{}
 	// Interim is given interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
 	// waits for the file, each with a field list; nil for nobody.
@@ -257,8 +257,9 @@ func (q *query) forwards(name string) bool {
 }
 
 // forwarded are the fields by which a reply may be a client's own, as far as is known before there
-// is one. Authorization is not among them: a reply for all is fetched once for all, and one that is
-// not is seen to be none of theirs by those who waited for it.
+// is one. Authorization is not among them, because a reply that all clients may share is fetched
+// once for all of them. A request that waited for a reply which turns out to be another client's
+// own asks again.
 func (q *query) forwarded() []string {
 	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders),
 		func(name string) bool { return name == "authorization" })

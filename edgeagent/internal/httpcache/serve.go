@@ -111,7 +111,7 @@ func New(cfg Config) (*Cache, error) {
 	return c, nil
 }
 
-// Close ends every fill, with an error for those who read along, and waits for them. The cache must
+// Close ends every fill, whose readers get an error, and waits until all have ended. The cache must
 // not be used any more; bodies from the store stay readable.
 func (c *Cache) Close() {
 	c.cancel(errClosed)

@@ -46,9 +46,9 @@ func (q *query) canceled() *Reply {
 	return r
 }
 
-// wait waits for the result and reports whether the client waited as long. The request that started
-// the fill is sent the interim replies that come meanwhile. A client that has perhaps gone is no
-// user until the result is there.
+// wait waits for the result. It reports false if the client left before. The request that started
+// the fill gets the interim replies that come meanwhile. A client that may be gone does not count
+// as a user until the result is there.
 func (w *waiter) wait() bool {
 	var interim <-chan interim
 	if w.q.Interim != nil && !w.joined {
@@ -83,8 +83,8 @@ type waiter struct {
 	slot
 }
 
-// done says that the request has its reader, or needs none. The fill continues once all have said
-// so.
+// done tells the fill that the request has its reader, or needs none. The fill continues once all
+// its requests have called done.
 func (w *waiter) done() {
 	if w.waits {
 		w.waits = false
@@ -105,8 +105,8 @@ func (w *waiter) answer() (r *Reply, again bool) {
 	}
 }
 
-// fits reports whether the reply is one that q may be given: its variant, of a walk that is still
-// the same and that no purge covers which q knows of.
+// fits reports whether q may have the reply: it is the variant that q selects, its walk is still
+// the same, and no purge that q knows of covers it.
 func (w *waiter) fits() bool {
 	q, res := w.q, &w.f.result
 	if !q.selects(res.head.Selecting) {
@@ -178,8 +178,8 @@ func (w *waiter) body() (*Reply, bool) {
 	return r, w.q.respond(a, r) != nil
 }
 
-// measure waits until a range can be answered of a file whose length its head did not say: for the
-// end, or the range's own, but for no more than may be waited for anyway.
+// measure waits until a range of a file of unknown length can be answered: until the file or the
+// range has come, but for no more bytes than any range may wait for.
 func (w *waiter) measure(a *answer) error {
 	specs := w.q.ranges(a)
 	if a.length >= 0 || len(specs) == 0 || w.q.cond.Evaluate(a.vals, w.q.now) != rfc9111.Proceed {
@@ -300,7 +300,7 @@ func (w *waiter) pass() (*Reply, bool) {
 	return r, err != nil
 }
 
-// ending answers when nobody has the file, or nobody knows.
+// ending answers when no step has the file, or some step did not answer.
 func (w *waiter) ending() (*Reply, bool) {
 	q, e := w.q, &w.f.result.ending
 	if errors.Is(context.Cause(w.f.ctx), errAbandoned) {
