@@ -1,10 +1,12 @@
 package deploy
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -185,5 +187,62 @@ func TestPrometheusConfiguration(t *testing.T) {
 		t.Context(), promtool, "check", "config", "prometheus/prometheus.yaml",
 	).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Prometheus reads each query of the dashboards, once Grafana has put in what its variables stand
+// for.
+func TestDashboardQueriesAreRead(t *testing.T) {
+	t.Parallel()
+	promtool := need(t, "promtool", "prometheus")
+	files, err := filepath.Glob("grafana/*.json")
+	if err != nil || len(files) != 2 {
+		t.Fatalf("dashboards %q, %v", files, err)
+	}
+	var queries []string
+	var collect func(value any)
+	collect = func(value any) {
+		switch v := value.(type) {
+		case map[string]any:
+			if query, ok := v["expr"].(string); ok {
+				queries = append(queries, query)
+			}
+			for _, inner := range v {
+				collect(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				collect(inner)
+			}
+		}
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dashboard any
+		if err := json.Unmarshal(text, &dashboard); err != nil {
+			t.Fatal(err)
+		}
+		collect(dashboard)
+	}
+	if len(queries) < 20 {
+		t.Errorf("only %d queries were found", len(queries))
+	}
+	variables := regexp.MustCompile(`\$\{?\w+\}?`)
+	var rules strings.Builder
+	rules.WriteString("groups: [{name: dashboards, rules: [\n")
+	for i, query := range queries {
+		query = strings.ReplaceAll(query, "$__rate_interval", "5m")
+		fmt.Fprintf(&rules, "{record: 'q:%d', expr: %q},\n", i, variables.ReplaceAllString(query, "x"))
+	}
+	rules.WriteString("]}]\n")
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte(rules.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s\n%s", err, out, rules.String())
 	}
 }

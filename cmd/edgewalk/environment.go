@@ -42,7 +42,7 @@ func useEnvironment(cmd *cobra.Command) {
 			return failed
 		}
 		if check, _ := cmd.Flags().GetBool("check"); check {
-			return nil // It says all that is wrong by itself.
+			return checkAddresses(cmd) // It says by itself what else is wrong.
 		}
 		return cmp.Or(checkPairs(cmd), checkAddresses(cmd))
 	}

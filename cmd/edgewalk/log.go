@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,13 +15,24 @@ import (
 
 // logOptions are the flags of a daemon's log.
 type logOptions struct {
-	level  slog.Level
+	level  logLevel
 	format string // auto, text or json; empty for auto
+}
+
+// logLevel is a level that says which there are.
+type logLevel struct{ slog.Level }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (l *logLevel) UnmarshalText(text []byte) error {
+	if l.Level.UnmarshalText(text) != nil {
+		return errors.New("want debug, info, warn or error")
+	}
+	return nil
 }
 
 func addLogFlags(cmd *cobra.Command) *logOptions {
 	o := new(logOptions)
-	cmd.Flags().TextVar(&o.level, "log-level", slog.LevelInfo,
+	cmd.Flags().TextVar(&o.level, "log-level", logLevel{slog.LevelInfo},
 		"least level of what is logged: debug, info, warn or error")
 	cmd.Flags().StringVar(&o.format, "log-format", "auto", "form of the log: text, json, or auto for text on a terminal and json elsewhere")
 	return o
@@ -40,7 +52,7 @@ func (o *logOptions) logger(cmd *cobra.Command) (*slog.Logger, error) {
 
 // newLogger writes for people on a terminal and JSON elsewhere, unless the options say otherwise.
 func newLogger(w io.Writer, o logOptions) *slog.Logger {
-	options := &slog.HandlerOptions{Level: o.level, ReplaceAttr: withUnits}
+	options := &slog.HandlerOptions{Level: o.level.Level, ReplaceAttr: withUnits}
 	f, ok := w.(*os.File)
 	if o.format == "text" || o.format != "json" && ok && term.IsTerminal(int(f.Fd())) {
 		return slog.New(slog.NewTextHandler(w, options))

@@ -70,9 +70,12 @@ func TestExitCodes(t *testing.T) {
 		{"media upload a b /x -A acme", 2, "several files need a folder"},
 		{"edgeagent --cache-size much", 2, `"much" is no size`},
 		{"edgeagent --log-format xml", 2, `--log-format "xml": want text, json or auto`},
-		{"edgeagent --log-level loud", 2, "--log-level"},
+		{"edgeagent --log-level loud", 2, "want debug, info, warn or error"},
 		{"edgeagent --http-addr foo", 2, "--http-addr foo: it has no port: write it like 127.0.0.1:8080"},
 		{"edgeagent --check --control-plane " + nobody, 1, "FAIL  --control-plane " + nobody},
+		{"controlplane --check --admin-addr foo", 2, "--admin-addr foo: it has no port: write it like 127.0.0.1:7070"},
+		{"edgeagent --otlp-endpoint collector:4317", 1, "--otlp-endpoint collector:4317: not a URL such as http://127.0.0.1:4317"},
+		{"edgeagent --check --otlp-endpoint http://" + nobody, 1, "FAIL  --otlp-endpoint http://" + nobody},
 		{"edgeagent --check --id EU", 1, "FAIL  flags and files: --id"},
 		{"controlplane --check --tls-cert x", 1, "FAIL  flags and files: --tls-cert and --tls-key go together"},
 		{"controlplane --check --admin-addr 127.0.0.1:0 --edge-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --media-addr 127.0.0.1:0", 0, "ok    --admin-addr"},
@@ -188,7 +191,7 @@ func TestLogFlags(t *testing.T) {
 	}{
 		{logOptions{}, `"msg":"waited","for":"1.5s"}`},
 		{logOptions{format: "text"}, "level=INFO msg=waited for=1.5s"},
-		{logOptions{level: slog.LevelWarn}, ""},
+		{logOptions{level: logLevel{slog.LevelWarn}}, ""},
 	} {
 		var out strings.Builder
 		newLogger(&out, c.options).Info("waited", "for", 1500*time.Millisecond)

@@ -124,8 +124,12 @@ func (c *Control) Run(ctx context.Context) error {
 		}
 		var wait time.Duration
 		wait, failures = c.cfg.Backoff.wait(e, failures, len(c.addresses) > 1)
-		c.cfg.Logger.Log(ctx, e.level(), "stream to the control plane ended", "address", address, "why", e.err,
-			"retry_in", wait.Round(time.Millisecond))
+		why, fix := e.words(c.cfg.TLS != nil)
+		about := []any{"address", address, "why", why, "retry_in", wait.Round(time.Millisecond)}
+		if fix != "" {
+			about = append(about, "fix", fix)
+		}
+		c.cfg.Logger.Log(ctx, e.level(), "stream to the control plane ended", about...)
 		sleep(ctx, wait)
 	}
 	return ctx.Err()

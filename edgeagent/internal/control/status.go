@@ -5,8 +5,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
+	"github.com/edgewalk/edgewalk/internal/connfault"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -106,6 +109,29 @@ func (e ending) level() slog.Level {
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn
+}
+
+// words say why the stream ended, and what may mend that if it did not come about.
+func (e ending) words(secure bool) (why, fix string) {
+	st, ok := status.FromError(e.err)
+	if !ok || st.Code() != codes.Unavailable {
+		return e.err.Error(), ""
+	}
+	why, kind := connfault.Of(st.Message())
+	switch {
+	case e.inStep: // so it did come about
+	case kind == connfault.NoTLS:
+		fix = "it does not speak TLS: leave out --ca"
+	case kind == connfault.Untrusted:
+		fix = "name the CA of its certificate with --ca, and the host that its certificate is for with --control-plane"
+	case kind == connfault.NoGRPC:
+		fix = "name the address of its --edge-addr with --control-plane"
+	case kind == connfault.HungUp && !secure:
+		fix = "it may ask for TLS: use --ca, or --join-token-file"
+	case kind == connfault.HungUp:
+		fix = "it may ask for a certificate: use --join-token-file, or --cert and --key"
+	}
+	return why, fix
 }
 
 // metrics shows Status, and counts.

@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/internal/connfault"
 	"github.com/edgewalk/edgewalk/internal/jointoken"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -300,7 +301,7 @@ func (i *Identity) until(
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		text := status.Convert(err).Message()
+		text, _ := connfault.Of(status.Convert(err).Message())
 		i.setTrouble(what + ": " + text)
 		wait := time.Duration(mrand.Int64N(int64(min(most, least<<min(failures, 16)))))
 		i.cfg.Logger.Warn("the edge cannot "+what, "address", address, "why", text, "retry_in",

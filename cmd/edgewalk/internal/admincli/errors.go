@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/internal/connfault"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 )
 
@@ -91,26 +91,18 @@ func firstLine(text string) string {
 
 // unreachable says why no connection came about, and what to try.
 func (c *cli) unreachable(message string) string {
-	cause := strings.TrimSuffix(strings.TrimPrefix(message, `connection error: desc = "`), `"`)
-	for _, layer := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: "} {
-		cause = strings.TrimPrefix(cause, layer)
-	}
-	has := func(texts ...string) bool {
-		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(cause, text) })
-	}
+	cause, kind := connfault.Of(message)
 	advice := "Is it running there? Name another address with --server or EDGEWALK_SERVER."
 	switch {
-	case has("does not look like a TLS handshake"):
+	case kind == connfault.NoTLS:
 		advice = "It does not speak TLS: leave out https://, --ca and --cert."
-	case has("x509: "):
+	case kind == connfault.Untrusted:
 		advice = "Name the CA of its certificate with --ca, and the host that its certificate is for with --server."
-	case has("looked like an HTTP"):
+	case kind == connfault.NoGRPC:
 		advice = "That is no admin API: name the address of --admin-addr with --server."
-	// A server that misses something in the handshake just hangs up; in TLS 1.3 a client may not
-	// even hear why.
-	case has("server preface", "broken pipe", "connection reset", "certificate required") && !c.secure():
+	case kind == connfault.HungUp && !c.secure():
 		advice = "It may ask for TLS: use --ca FILE or --server https://HOST:PORT."
-	case has("server preface", "broken pipe", "connection reset", "certificate required") && c.cert == "":
+	case kind == connfault.HungUp && c.cert == "":
 		advice = "It may ask for a certificate of an authority of its own: use --cert and --key."
 	}
 	return fmt.Sprintf("no control plane answers at %s (%s)\n  %s", c.server, cause, advice)
