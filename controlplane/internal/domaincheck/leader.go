@@ -15,8 +15,11 @@ import (
 const (
 	// Matter is that in which one control plane leads.
 	Matter = "issuer"
-	// checksAtOnce are the checks that are under way for what is due.
-	checksAtOnce = 32
+	// checksAtOnce are the checks that are under way for what is due, and accountChecks those of
+	// one account: names whose servers do not answer keep a check for seconds, and nobody else
+	// waiting.
+	checksAtOnce  = 128
+	accountChecks = 16
 	// retryCheck is the time until a check is tried again that failed without a finding.
 	retryCheck = time.Minute
 	// firstLook is about the time between that a domain is made and the first look at it.
@@ -37,7 +40,10 @@ func (s *Service) Lead(ctx context.Context, _ *store.Fence) error {
 	s.log.InfoContext(ctx, "domaincheck: this control plane checks domains from now on")
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &leader{service: s, queue: due.New(), changed: make(chan struct{}, 1)}
+	l := &leader{
+		service: s, queue: due.New(), changed: make(chan struct{}, 1), running: make(map[string]int),
+		parked: make(map[string][]*due.Entry),
+	}
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
 	defer done.Wait()
@@ -46,7 +52,11 @@ func (s *Service) Lead(ctx context.Context, _ *store.Fence) error {
 	return s.store.WatchDomains(ctx, store.DomainWatch{
 		Begin: func() {
 			s.standings.begin()
-			l.with(func(q *due.Queue) { *q = *due.New(); l.ready = false })
+			l.with(func(q *due.Queue) {
+				*q = *due.New()
+				l.ready = false
+				clear(l.parked)
+			})
 		},
 		Domain: func(key topology.Key, created int64) {
 			l.with(func(q *due.Queue) { q.Domain(key, created, s.now().Add(firstLook)) })
@@ -66,9 +76,11 @@ type leader struct {
 	service *Service
 	changed chan struct{}
 
-	mu    sync.Mutex
-	queue *due.Queue
-	ready bool // all domains have been delivered
+	mu      sync.Mutex
+	queue   *due.Queue
+	ready   bool                    // all domains have been delivered
+	running map[string]int          // checks, by account
+	parked  map[string][]*due.Entry // those that are due and wait for another of their account
 }
 
 func (l *leader) with(change func(*due.Queue)) {
@@ -85,16 +97,42 @@ func (l *leader) with(change func(*due.Queue)) {
 func (l *leader) take(now time.Time) (e *due.Entry, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first := l.queue.First()
-	switch {
-	case !l.ready || first == nil:
-		return nil, time.Hour
-	case first.Due.After(now):
-		return nil, first.Due.Sub(now)
+	for {
+		first := l.queue.First()
+		switch {
+		case !l.ready || first == nil:
+			return nil, time.Hour
+		case first.Due.After(now):
+			return nil, first.Due.Sub(now)
+		}
+		first.Busy = true
+		l.queue.Put(first)
+		account := first.Key.Account
+		if l.running[account] < accountChecks {
+			l.running[account]++
+			return first, 0
+		}
+		l.parked[account] = append(l.parked[account], first)
 	}
-	first.Busy = true
-	l.queue.Put(first)
-	return first, 0
+}
+
+// end takes in that a check of an account has ended. The next one of the account comes behind what
+// others are due by now. The caller has the lock.
+func (l *leader) end(account string, now time.Time) {
+	if l.running[account]--; l.running[account] == 0 {
+		delete(l.running, account)
+	}
+	for waiting := l.parked[account]; len(waiting) > 0; waiting = l.parked[account] {
+		next := waiting[0]
+		if l.parked[account] = waiting[1:]; len(waiting) == 1 {
+			delete(l.parked, account)
+		}
+		if l.queue.Get(next.Key) == next {
+			next.Busy, next.Due = false, now
+			l.queue.Put(next)
+			return
+		}
+	}
 }
 
 func (l *leader) dispatch(ctx context.Context) {
@@ -132,6 +170,7 @@ func (l *leader) check(ctx context.Context, e *due.Entry) {
 		l.service.log.WarnContext(ctx, "domaincheck: check", "domain", e.Key.Name(), "error", err)
 	}
 	l.with(func(q *due.Queue) {
+		l.end(e.Key.Account, l.service.now())
 		e.Busy = false
 		if q.Get(e.Key) != e {
 			return // it is gone, or all were delivered anew

@@ -17,6 +17,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/busyclock"
 	"github.com/edgewalk/edgewalk/internal/dnstest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -34,7 +35,7 @@ type deployment struct {
 }
 
 func newDeployment(t *testing.T) *deployment {
-	n := dnstest.New(t, "ns1.example.net=127.0.0.11", "ns.edge.example=127.0.0.13")
+	n := dnstest.New(t, "ns1.example.net=127.0.0.11", "ns.edge.example=127.0.0.13", "ns.silent.example=127.0.0.14")
 	n.Zone("example.com", "ns1.example.net", "")
 	n.Zone("edge.example", "ns.edge.example", "* A 127.0.0.21")
 	d := &deployment{Network: n, prefix: storetest.Prefix(), now: time.Unix(1_800_000_000, 0)}
@@ -340,6 +341,61 @@ func TestRacedProofs(t *testing.T) {
 			t.Errorf("round %d: %s", round, got)
 		}
 	}
+}
+
+// Names of one account whose servers do not answer, however many, keep nobody else's waiting.
+func TestManyBrokenNamesDelayNobodyElse(t *testing.T) {
+	t.Parallel()
+	names := 10_000
+	if testing.Short() {
+		names = 1000
+	}
+	d := newDeployment(t)
+	d.now = time.Now()
+	d.Zone("silent.example", "ns.silent.example", "* A 127.0.0.31")
+	d.Mute("ns.silent.example", true)
+	d.Set("example.com", "", "* CNAME "+d.token(t, "acme")+".edge.example")
+	const together = 100
+	for from := 0; from < names; from += together {
+		var puts []store.Put
+		for i := from; i < from+together; i++ {
+			name := fmt.Sprintf("b%d.silent.example", i)
+			puts = append(puts, store.Put{Key: domainKey("globex", name), Message: &topologyv1.CustomDomain{
+				Domain: name, Mode: topologyv1.CustomDomain_ACCOUNT, State: topologyv1.CustomDomain_PENDING,
+				CreateTime: timestamppb.New(d.clock()),
+			}})
+		}
+		_, err := d.store.Write(t.Context(), "globex", store.RequestID{}, func(*store.State) (*store.Edit, error) {
+			return &store.Edit{Puts: puts}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	service := d.service(t, d.store)
+	done.Go(func() { _ = d.store.Lead(ctx, domaincheck.Matter, "cp1", service.Lead) })
+	t.Cleanup(func() {
+		cancel()
+		done.Wait()
+	})
+	d.eventually(t, "names of the one account are looked at", func() bool {
+		for i := range names {
+			if d.Asked(fmt.Sprintf("b%d.silent.example", i), "A") > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	ran := busyclock.Start(t)
+	if err := d.claim(t, "acme", "img.example.com"); err != nil {
+		t.Fatal(err)
+	}
+	d.eventually(t, "another account's name is served", func() bool {
+		return d.tell(t, "acme", "img.example.com") == "ACTIVE VERIFIED HERE"
+	})
+	t.Logf("served %s after it was made, behind %d names", ran().Round(10*time.Millisecond), names)
 }
 
 // One control plane checks what is due by itself; when it goes, the other does so. Domains that
