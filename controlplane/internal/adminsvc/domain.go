@@ -78,7 +78,8 @@ func poolsOf(account topology.Record) []string {
 }
 
 // countServing says of a domain's certificate how many of the edges that are sent the account have
-// received it, by what they have acknowledged. revision is that of its record, 0 without one.
+// received it, by what they have acknowledged; one that is away has not, because nobody knows what
+// it serves. revision is that of its record, 0 without one.
 func countServing(c *topologyv1.CustomDomain, edges []*topologyv1.Edge, pools []string, revision int64) {
 	if revision == 0 || c.GetCertificate().GetCertificate() == "" ||
 		c.GetState() != topologyv1.CustomDomain_ACTIVE || c.GetTls().GetMode() == topologyv1.DomainTls_OFF {
@@ -86,11 +87,11 @@ func countServing(c *topologyv1.CustomDomain, edges []*topologyv1.Edge, pools []
 	}
 	count := new(topologyv1.DomainCertificate_Edges)
 	for _, e := range edges {
-		if !e.GetConnected() || e.GetPool() != "" && !slices.Contains(pools, e.GetPool()) {
+		if e.GetPool() != "" && !slices.Contains(pools, e.GetPool()) {
 			continue
 		}
 		count.Total++
-		if e.GetAppliedRevision() >= revision {
+		if e.GetConnected() && e.GetAppliedRevision() >= revision {
 			count.Serving++
 		}
 	}

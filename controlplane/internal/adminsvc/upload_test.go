@@ -147,8 +147,8 @@ func TestRollbackKeepsCertificates(t *testing.T) {
 	}
 }
 
-// Which edges count as serving a certificate: those that are connected, are sent the account, and
-// have acknowledged its record.
+// Which edges count as serving a certificate: those that are sent the account, are connected, and
+// have acknowledged its record. One that is away is counted among all.
 func TestEdgesThatServe(t *testing.T) {
 	t.Parallel()
 	edge := func(connected bool, pool string, applied int64) *topologyv1.Edge {
@@ -169,8 +169,8 @@ func TestEdgesThatServe(t *testing.T) {
 		revision int64
 		want     string
 	}{
-		"served": {domain(func(*topologyv1.CustomDomain) {}), 10, "2 of 3"},
-		"newer":  {domain(func(*topologyv1.CustomDomain) {}), 12, "0 of 3"},
+		"served": {domain(func(*topologyv1.CustomDomain) {}), 10, "2 of 4"},
+		"newer":  {domain(func(*topologyv1.CustomDomain) {}), 12, "0 of 4"},
 		"none":   {domain(func(c *topologyv1.CustomDomain) { c.Certificate.Certificate = "" }), 0, "untold"},
 		"pending": {
 			domain(func(c *topologyv1.CustomDomain) { c.State = topologyv1.CustomDomain_PENDING }), 10, "untold",

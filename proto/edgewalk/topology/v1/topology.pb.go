@@ -5511,9 +5511,9 @@ func (x *OriginState) GetBreakerOpen() bool {
 // Edges counts edges.
 type DomainCertificate_Edges struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Edges that have the certificate.
+	// Connected edges that have the certificate.
 	Serving int32 `protobuf:"varint,1,opt,name=serving,proto3" json:"serving,omitempty"`
-	// Edges that are connected and are sent the account.
+	// Edges that are sent the account and are connected, or were in the last 24 hours.
 	Total         int32 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
