@@ -89,7 +89,7 @@ func (s *Store) leadOnce(ctx context.Context, key, who string, lead func(context
 	}
 	err = lead(ctx, fence)
 	if ctx.Err() != nil {
-		return nil // somebody else leads by now
+		return errors.New("the lease has ended: another control plane may lead by now")
 	}
 	return err
 }
