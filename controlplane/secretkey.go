@@ -25,8 +25,8 @@ func (c *Config) secretKeyFile() string {
 }
 
 // secretKey reads the key that protects the secrets in etcd. It makes one where there is none as
-// long as nothing in etcd needs it; exists says that something does.
-func (c *Config) secretKey(exists bool) (*seal.Key, error) {
+// long as nothing in etcd needs it; wrappedBy is the id of the key that something needs, if any.
+func (c *Config) secretKey(wrappedBy string) (*seal.Key, error) {
 	path := c.secretKeyFile()
 	key, err := seal.ReadKey(path)
 	switch {
@@ -34,9 +34,10 @@ func (c *Config) secretKey(exists bool) (*seal.Key, error) {
 		return key, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, keyFault("%w", err)
-	case exists:
-		return nil, keyFault("%s is not there, and what etcd holds is sealed with the key that was in it: "+
-			"bring back that file, from another control plane or a backup; without it the secrets cannot be read", path)
+	case wrappedBy != "":
+		return nil, keyFault("%s is not there, and what etcd holds is sealed with the key %s that was in it: "+
+			"bring back that file, from another control plane or a backup; without it the secrets cannot be read",
+			path, wrappedBy)
 	case len(c.EtcdEndpoints) > 0 && c.SecretKeyFile == "":
 		return nil, keyFault("it is required with --etcd-endpoints, because each control plane of an etcd needs the same key: " +
 			"name a file that the first one shall make, and copy it to the machines of the others")

@@ -158,6 +158,10 @@ func (k *Key) Unwrap(wrapped []byte, at Place) ([]byte, error) {
 		}
 		return plain, nil
 	}
-	by := wrapped[:min(idBytes, len(wrapped))]
-	return nil, fmt.Errorf("unwrap %s: %w: %x, and this is %s", at.Name, ErrWrongKey, by, k.ID())
+	return nil, fmt.Errorf("unwrap %s: %w: %s, and this is %s", at.Name, ErrWrongKey, WrappedBy(wrapped), k.ID())
+}
+
+// WrappedBy is the [Key.ID] of the key that has wrapped something.
+func WrappedBy(wrapped []byte) string {
+	return hex.EncodeToString(wrapped[:min(idBytes, len(wrapped))])
 }

@@ -88,12 +88,16 @@ func dekPlace(dek, topology string) seal.Place {
 }
 
 // openKeys reads the keysets, and makes those that are always there.
-func (s *Store) openKeys(ctx context.Context, key func(exists bool) (*seal.Key, error)) error {
-	found, err := s.get(ctx, s.keys.deks(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1))
+func (s *Store) openKeys(ctx context.Context, key func(wrappedBy string) (*seal.Key, error)) error {
+	found, err := s.get(ctx, s.keys.deks(), clientv3.WithPrefix(), clientv3.WithLimit(1))
 	if err != nil {
 		return fmt.Errorf("read keysets: %w", err)
 	}
-	if s.ring.key, err = key(len(found.Kvs) > 0); err != nil {
+	wrappedBy := ""
+	for _, kv := range found.Kvs {
+		wrappedBy = seal.WrappedBy(kv.Value)
+	}
+	if s.ring.key, err = key(wrappedBy); err != nil {
 		return err
 	}
 	_, err = s.getOrCreate(ctx, s.keys.meta("topology"), rand.Text())

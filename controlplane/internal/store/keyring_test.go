@@ -74,14 +74,14 @@ func TestOpenWithAnotherKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	existed := false
+	wrapped := ""
 	_, err = store.Open(t.Context(),
-		store.Config{Client: client, Prefix: prefix, Key: func(exists bool) (*seal.Key, error) {
-			existed = exists
+		store.Config{Client: client, Prefix: prefix, Key: func(by string) (*seal.Key, error) {
+			wrapped = by
 			return other, nil
 		}})
-	if !errors.Is(err, seal.ErrWrongKey) || !existed {
-		t.Errorf("opened: %v, and a key existed: %v", err, existed)
+	if first, _ := storetest.Key(t)(""); !errors.Is(err, seal.ErrWrongKey) || wrapped != first.ID() {
+		t.Errorf("opened: %v, and its keys are wrapped by %q, want %s", err, wrapped, first.ID())
 	}
 }
 
@@ -136,7 +136,7 @@ func TestKeyFileIsReplaced(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = client.Close() })
 		return store.Open(t.Context(),
-			store.Config{Client: client, Prefix: prefix, Key: func(bool) (*seal.Key, error) { return key, nil }})
+			store.Config{Client: client, Prefix: prefix, Key: func(string) (*seal.Key, error) { return key, nil }})
 	}
 	mustOpen := func(lines ...string) *store.Store {
 		t.Helper()

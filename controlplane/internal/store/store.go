@@ -66,9 +66,9 @@ type Config struct {
 	Client *clientv3.Client
 	// Prefix stands in front of every key and ends with `/`. Default: `/edgewalk/`.
 	Prefix string
-	// Key returns the key that wraps the keys of sealed secrets; exists says that etcd holds keys
-	// which one has wrapped.
-	Key func(exists bool) (*seal.Key, error)
+	// Key returns the key that wraps the keys of sealed secrets; wrappedBy is the id of one that
+	// has wrapped keys which etcd holds, empty if it holds none.
+	Key func(wrappedBy string) (*seal.Key, error)
 	// Alone says that only edgewalk uses the etcd, so that the store may defragment it without
 	// asking.
 	Alone bool

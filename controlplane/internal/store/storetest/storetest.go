@@ -90,13 +90,13 @@ var key = sync.OnceValues(func() (*seal.Key, error) {
 })
 
 // Key is the key that [Open] gives stores, as [store.Config] takes it.
-func Key(tb testing.TB) func(bool) (*seal.Key, error) {
+func Key(tb testing.TB) func(string) (*seal.Key, error) {
 	tb.Helper()
 	made, err := key()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return func(bool) (*seal.Key, error) { return made, nil }
+	return func(string) (*seal.Key, error) { return made, nil }
 }
 
 // Open returns a store over the shared server as cfg says; several with one prefix are replicas.
