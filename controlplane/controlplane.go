@@ -160,6 +160,9 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		Store: c.store, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger, Registerer: c.registry,
 	})
 	c.registry.MustRegister(c.domains.Metrics(c.feed))
+	if c.issuer != nil {
+		c.registry.MustRegister(c.issuer.Metrics())
+	}
 	c.rollout = rollout.New(rollout.Config{
 		Feed: c.feed, Store: c.store, CanaryRegion: cfg.CanaryRegion, CanaryHold: cfg.CanaryHold, Logger: cfg.Logger,
 	})

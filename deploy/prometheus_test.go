@@ -77,6 +77,9 @@ var incidents = map[string]struct {
 		`edgewalk_certificates_ending{instance="c",left="third"} 2x99`,
 		`edgewalk_certificates_ending{instance="c",left="sixth"} 0x9 1x29 0x60`,
 	}, `instance: c, left: sixth`},
+	"EdgewalkClockWrong": {[]string{
+		`edgewalk_issuer_clock_skew_seconds{instance="c",issuer="le"} 2x9 -600x29 0x60`,
+	}, `instance: c, issuer: le`},
 	"EdgewalkTopologyNotKept": {[]string{`edgewalk_edge_config_durable{instance="e"} 1x9 0x29 1x60`}, `instance: e`},
 	"EdgewalkNotStoring":      {[]string{`edgewalk_cache_storing{instance="e"} 1x9 0x29 1x60`}, `instance: e`},
 	"EdgewalkChangeRefused":   {[]string{`edgewalk_edge_config_rejected{instance="e"} 0x9 3x29 0x60`}, `instance: e`},

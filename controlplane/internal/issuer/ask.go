@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -67,9 +68,7 @@ func (s *Service) List(ctx context.Context) (all []Stand, err error) {
 		if stand.Wait, stand.Limited = b.wait(now); p.Queued > 0 {
 			stand.ETA = stand.Wait + etaOf(s.clients, p.Queued)
 		}
-		if skew := c.skewText(); skew != "" && stand.Message == "" {
-			stand.Message = skew
-		}
+		stand.Message = cmp.Or(stand.Message, p.Skew)
 		all = append(all, stand)
 	}
 	return all, nil

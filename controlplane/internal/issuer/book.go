@@ -29,6 +29,9 @@ type page struct {
 	Limited bool      `json:"limited,omitempty"`
 	// Message is the last failure.
 	Message string `json:"message,omitempty"`
+	// Skew says how wrong the clock of the control plane that leads is, for people, empty if it is
+	// right.
+	Skew string `json:"skew,omitempty"`
 	// Running and Queued are orders, and names that wait for one.
 	Running int `json:"running,omitempty"`
 	Queued  int `json:"queued,omitempty"`
@@ -61,8 +64,9 @@ func readPage(ctx context.Context, s *store.Store, issuer string) (p page, err e
 
 // write stores the page if it has changed.
 func (b *book) write(ctx context.Context, fence *store.Fence, queued int) error {
+	skew := b.skewText()
 	b.mu.Lock()
-	b.page.Running, b.page.Queued = b.running, queued
+	b.page.Running, b.page.Queued, b.page.Skew = b.running, queued, skew
 	next := b.page
 	same := next == b.written
 	b.mu.Unlock()
@@ -94,6 +98,19 @@ func (b *book) wait(now time.Time) (wait time.Duration, limited bool) {
 		return downFor[0], b.page.Limited
 	}
 	return bucket{b.page.Orders}.wait(b.limits, now), true
+}
+
+// room is how many orders the issuer may be sent now; see wait.
+func (b *book) room(now time.Time) int {
+	if wait, _ := b.wait(now); wait > 0 {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.page.Faults >= faultsInRow {
+		return 1
+	}
+	return b.limits.count - bucket{b.page.Orders}.used(b.limits, now)
 }
 
 // take counts a new order, unless it has to wait.

@@ -18,36 +18,37 @@ import (
 // same time.
 type client struct {
 	Authority
-	acme  *acme.Client
 	http  *http.Client
-	dir   *directory
+	dir   directory
 	store *store.Store
 	key   Key
 	email string
 	log   *slog.Logger
+	now   func() time.Time
+
+	userAgent string
 
 	registering sync.Mutex
 
 	mu      sync.Mutex
 	account acme.Account // without a Location before it is known
 	skew    time.Duration
-	warned  time.Time
+	// answered is when the authority was last heard of, and warned when its clock was.
+	answered, warned time.Time
 }
 
 // httpTimeout is for one request to an authority.
 const httpTimeout = 20 * time.Second
 
 func newClient(cfg Config, a Authority) *client {
-	c := &client{Authority: a, store: cfg.Store, key: cfg.Key, email: cfg.Email, log: cfg.Logger}
+	c := &client{
+		Authority: a, store: cfg.Store, key: cfg.Key, email: cfg.Email, log: cfg.Logger, now: cfg.Now,
+		userAgent: cfg.UserAgent,
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = cfg.tls()
 	seen := &witness{next: transport, now: cfg.Now, skewed: func(by time.Duration) { c.skewed(by, cfg.Now()) }}
-	c.dir = &directory{url: a.Directory, next: seen}
-	c.http = &http.Client{Timeout: httpTimeout, Transport: c.dir}
-	c.acme = &acme.Client{
-		Directory: a.Directory, HTTPClient: c.http, UserAgent: cfg.UserAgent,
-		PollInterval: time.Second, PollTimeout: validationTimeout,
-	}
+	c.http = &http.Client{Timeout: httpTimeout, Transport: seen}
 	return c
 }
 
@@ -58,7 +59,7 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 // early, or not to be good yet, where it is far off.
 func (c *client) skewed(ahead time.Duration, now time.Time) {
 	c.mu.Lock()
-	c.skew = ahead
+	c.skew, c.answered = ahead, now
 	warn := ahead.Abs() > maxSkew && now.Sub(c.warned).Abs() > time.Hour
 	if warn {
 		c.warned = now
@@ -76,9 +77,9 @@ func (c *client) skewText() string {
 	defer c.mu.Unlock()
 	switch {
 	case c.skew > maxSkew:
-		return fmt.Sprintf("the clock of the control plane is %s ahead of the issuer's", c.skew.Round(time.Second))
+		return fmt.Sprintf("the clock of the control plane is %s ahead of the issuer's", c.skew.Round(time.Minute))
 	case c.skew < -maxSkew:
-		return fmt.Sprintf("the clock of the control plane is %s behind the issuer's", (-c.skew).Round(time.Second))
+		return fmt.Sprintf("the clock of the control plane is %s behind the issuer's", (-c.skew).Round(time.Minute))
 	}
 	return ""
 }
@@ -145,11 +146,11 @@ func (c *client) newAccount(ctx context.Context, account acme.Account) (acme.Acc
 	}
 	if c.KeyID != "" {
 		binding := acme.EAB{KeyID: c.KeyID, MACKey: c.MACKey}
-		if err := account.SetExternalAccountBinding(ctx, c.acme, binding); err != nil {
+		if err := account.SetExternalAccountBinding(ctx, c.library(), binding); err != nil {
 			return account, err
 		}
 	}
-	made, err := c.acme.NewAccount(ctx, account)
+	made, err := c.library().NewAccount(ctx, account)
 	if err != nil {
 		return account, err
 	}

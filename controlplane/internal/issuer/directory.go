@@ -8,75 +8,115 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// directory is an authority's directory (RFC 8555 7.1.1). It is read once, before the ACME library
-// asks for it, which is then answered from here: the library holds a lock of all authorities while
-// it waits, and one that does not answer would stop the others.
+// directory is an authority's directory (RFC 8555 7.1.1). It is read before the ACME library asks
+// for it, which is then answered from here: the library holds a lock of all authorities while it
+// waits, and one that does not answer would stop the others.
 type directory struct {
-	url  string
-	next http.RoundTripper
-
-	mu   sync.Mutex
-	text []byte // empty before it is known
-	read acme.Directory
+	mu      sync.Mutex
+	text    []byte // empty before it is known
+	read    acme.Directory
+	again   time.Time    // when it is read anew
+	library *acme.Client // keeps what it has read, so that it is another for each text
+	version int
 }
 
-// maxDirectory bounds a directory, in bytes.
-const maxDirectory = 64 << 10
+const (
+	// directoryFor is how long a directory is kept, and directoryAgain how long one that cannot be
+	// read anew.
+	directoryFor   = 24 * time.Hour
+	directoryAgain = time.Hour
+	// maxDirectory bounds a directory, in bytes.
+	maxDirectory = 64 << 10
+)
+
+// known answers the ACME library's request for a directory, and passes on all others.
+type known struct {
+	text []byte
+	url  string
+	next http.RoundTripper
+}
 
 // RoundTrip implements http.RoundTripper.
-func (d *directory) RoundTrip(req *http.Request) (*http.Response, error) {
-	text, _ := d.known()
-	if len(text) == 0 || req.Method != http.MethodGet || req.URL.String() != d.url {
-		return d.next.RoundTrip(req)
+func (k known) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method != http.MethodGet || req.URL.String() != k.url {
+		return k.next.RoundTrip(req)
 	}
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(text)),
-		ContentLength: int64(len(text)), Request: req,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(k.text)),
+		ContentLength: int64(len(k.text)), Request: req,
 	}, nil
 }
 
-func (d *directory) known() ([]byte, acme.Directory) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.text, d.read
+// library is the ACME library as it goes by the directory, which has to have been read.
+func (c *client) library() *acme.Client {
+	c.dir.mu.Lock()
+	defer c.dir.mu.Unlock()
+	return c.dir.library
 }
 
-// directory returns the authority's directory.
+// directory returns the authority's directory. One that cannot be read anew is good still.
 func (c *client) directory(ctx context.Context) (acme.Directory, error) {
-	if text, read := c.dir.known(); len(text) > 0 {
+	now := c.now()
+	c.dir.mu.Lock()
+	read, again := c.dir.read, c.dir.again
+	c.dir.mu.Unlock()
+	if now.Before(again) {
 		return read, nil
 	}
+	text, read, err := c.readDirectory(ctx)
+	c.dir.mu.Lock()
+	defer c.dir.mu.Unlock()
+	switch {
+	case err != nil && c.dir.library == nil:
+		return read, err
+	case err != nil:
+		c.dir.again = now.Add(directoryAgain)
+		c.log.WarnContext(ctx, "issuer: read the directory anew", "issuer", c.Name, "error", clean(err.Error()))
+		return c.dir.read, nil
+	}
+	c.dir.again = now.Add(directoryFor)
+	if c.dir.library == nil || !bytes.Equal(text, c.dir.text) {
+		c.dir.text, c.dir.read = text, read
+		c.dir.version++
+		// The library keeps directories by URL, for all its clients.
+		url := fmt.Sprintf("%s#%d", c.Directory, c.dir.version)
+		c.dir.library = &acme.Client{
+			Directory: url, UserAgent: c.userAgent, PollInterval: pollEvery, PollTimeout: validationTimeout,
+			HTTPClient: &http.Client{Timeout: c.http.Timeout, Transport: known{text, url, c.http.Transport}},
+		}
+	}
+	return c.dir.read, nil
+}
+
+func (c *client) readDirectory(ctx context.Context) (text []byte, read acme.Directory, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Directory, http.NoBody)
 	if err != nil {
-		return acme.Directory{}, err
+		return nil, read, err
 	}
-	req.Header.Set("User-Agent", c.acme.UserAgent)
+	req.Header.Set("User-Agent", c.userAgent)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return acme.Directory{}, err
+		return nil, read, err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxDirectory))
-	var read acme.Directory
+	text, err = io.ReadAll(io.LimitReader(resp.Body, maxDirectory))
 	switch {
 	case err != nil:
-		return read, fmt.Errorf("read %s: %w", c.Directory, err)
+		return nil, read, fmt.Errorf("read %s: %w", c.Directory, err)
 	case resp.StatusCode != http.StatusOK:
-		return read, fmt.Errorf("read %s: HTTP status %d", c.Directory, resp.StatusCode)
+		return nil, read, fmt.Errorf("read %s: HTTP status %d", c.Directory, resp.StatusCode)
 	}
 	if err := json.Unmarshal(text, &read); err != nil {
-		return read, fmt.Errorf("read %s: it is no directory: %w", c.Directory, err)
+		return nil, read, fmt.Errorf("read %s: it is no directory: %w", c.Directory, err)
 	}
 	if read.NewNonce == "" || read.NewAccount == "" || read.NewOrder == "" {
-		return read, fmt.Errorf("read %s: it lacks newNonce, newAccount or newOrder (RFC 8555 7.1.1)", c.Directory)
+		return nil, read, fmt.Errorf("read %s: it lacks newNonce, newAccount or newOrder (RFC 8555 7.1.1)", c.Directory)
 	}
-	c.dir.mu.Lock()
-	c.dir.text, c.dir.read = text, read
-	c.dir.mu.Unlock()
-	return read, nil
+	return text, read, nil
 }

@@ -1,14 +1,18 @@
 package issuer_test
 
 import (
+	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/internal/acmetest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -200,6 +204,35 @@ func TestIssuersThatFail(t *testing.T) {
 	}
 }
 
+// Where it cannot be seen from here where a name leads, the issuer is asked; when it says no, not
+// again for six hours, whoever asks.
+func TestOnlyTheIssuerCanTell(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.startEdges(4)
+	// As behind a firewall; the address is none of the target's.
+	r.looker.Probe = &domaincheck.Prober{
+		Thumbprint: func() string { return "" }, Allow: func(a netip.Addr) bool { return a.IsLoopback() },
+	}
+	r.Set("example.com", "", "* A "+r.edges[3])
+	r.replica("cp1")
+	r.claim("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.edgesAnswer.Store(false)
+	r.claim("acme", "b.example.com")
+	r.awaitState("acme", "b.example.com", "FAILED ISSUER_UNAUTHORIZED")
+	for range 5 {
+		r.pass(time.Hour)
+		r.check("acme", "b.example.com")
+		r.awaitState("acme", "b.example.com", "WAITING ROUTING")
+	}
+	r.oracle(map[string]int{"a.example.com": 1, "b.example.com": 1})
+	r.edgesAnswer.Store(true)
+	r.pass(2 * time.Hour)
+	r.awaitState("acme", "b.example.com", "ISSUED")
+	r.oracle(map[string]int{"a.example.com": 1, "b.example.com": 2})
+}
+
 // An issuer that takes connections and says nothing stops no other, also while its directory is
 // waited for.
 func TestADeadIssuerStopsNoOther(t *testing.T) {
@@ -225,6 +258,60 @@ func TestADeadIssuerStopsNoOther(t *testing.T) {
 	r.claim("globex", "a.example.com", only("le"))
 	r.await("another issuer does its work", func() bool { return r.held("globex", "a.example.com") != nil })
 	r.awaitState("acme", "stuck.example.com", "ORDERING")
+}
+
+// The directory of an issuer is read anew each day, and what it has become is gone by; while it
+// cannot be read, the one of before is.
+func TestDirectoriesChange(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	var mu sync.Mutex
+	answer := ""
+	say := func(text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		answer = text
+	}
+	base := strings.TrimSuffix(r.ca.Directory, "/dir")
+	without := fmt.Sprintf(`{"newNonce": "%[1]s/nonce-plz", "newAccount": "%[1]s/sign-me-up",
+		"newOrder": "%[1]s/order-plz", "keyChange": "%[1]s/none", "revokeCert": "%[1]s/none"}`, base)
+	say(without)
+	r.ca.Before(func(w http.ResponseWriter, _ *http.Request, what string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if what != "directory" || answer == "" {
+			return false
+		}
+		if answer != without {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = w.Write([]byte(answer)) // who asked asks again
+		return true
+	})
+	r.replica("cp1")
+	issue := func(name string) {
+		t.Helper()
+		r.claim("acme", name)
+		r.awaitState("acme", name, "ISSUED")
+	}
+	issue("a.example.com")
+	issue("b.example.com")
+	if n, info := r.ca.Requests("directory"), r.ca.Requests("renewal-info"); n != 1 || info > 0 {
+		t.Errorf("%d requests for the directory, %d for renewal information that it does not have", n, info)
+	}
+	say("down")
+	r.pass(25 * time.Hour)
+	issue("c.example.com")
+	issue("d.example.com")
+	if n := r.ca.Requests("directory"); n != 2 {
+		t.Errorf("%d requests for the directory, of which the last failed", n)
+	}
+	say("")
+	r.pass(2 * time.Hour)
+	issue("e.example.com")
+	if n, info := r.ca.Requests("directory"), r.ca.Requests("renewal-info"); n != 3 || info == 0 {
+		t.Errorf("%d requests for the directory, %d for the renewal information that it has by now", n, info)
+	}
 }
 
 // What a name's own server answers is the name's fault: it is tried again later and later, at the

@@ -39,13 +39,16 @@ type leader struct {
 	active map[topology.Key]bool // somebody is at it, whatever the queue says
 	again  map[topology.Key]bool // of those, what has changed meanwhile
 	orders map[topology.Key]bool // have a record in etcd
-	count  sync.Mutex            // orders the reads and writes of buckets that names share
+	// claims are those that were begun and have not counted their order yet: room for them is gone.
+	claims map[topology.Key]bool
+	count  sync.Mutex // orders the reads and writes of buckets that names share
 }
 
 func newLeader(s *Service, fence *store.Fence) *leader {
 	return &leader{
 		Service: s, fence: fence, changed: make(chan struct{}, 1), queue: due.New(), ready: newReady(),
 		active: make(map[topology.Key]bool), again: make(map[topology.Key]bool), orders: make(map[topology.Key]bool),
+		claims: make(map[topology.Key]bool),
 	}
 }
 
@@ -94,7 +97,7 @@ func (l *leader) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.Running, p.Queued = 0, 0
+		p.Running, p.Queued, p.Skew = 0, 0, ""
 		l.books = append(l.books, &book{client: c, limits: c.orders(), page: p})
 	}
 	names, err := l.store.ACMENames(ctx, "orders/")
@@ -215,19 +218,36 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 	if shut, _ := l.opens(now); shut > 0 {
 		return min(wait, shut)
 	}
-	for e := l.ready.next(); e != nil; e = l.ready.next() {
+	// What finds no room stays where it is: what ends sooner may come before it until then.
+	for room := l.openings(now); len(l.claims) < room; {
+		e := l.ready.next()
+		if e == nil {
+			break
+		}
+		l.claims[e.Key] = true
 		running.Go(func() {
 			next := l.obtain(ctx, e.Key)
+			l.counted(e.Key)
 			l.mu.Lock()
 			l.ready.end(e.Key.Account)
 			l.mu.Unlock()
 			l.done(e, next)
 		})
-		if shut, _ := l.opens(now); shut > 0 {
-			return min(wait, shut)
-		}
 	}
 	return wait
+}
+
+// openings is how many orders all issuers together may be sent now.
+func (l *leader) openings(now time.Time) (n int) {
+	for _, b := range l.books {
+		n += b.room(now)
+	}
+	return n
+}
+
+// counted takes in that an order was counted by its issuer, or is none.
+func (l *leader) counted(key topology.Key) {
+	l.with(func() { delete(l.claims, key) })
 }
 
 // opens is how long to wait until any issuer may be sent an order, and whether that is for a limit.

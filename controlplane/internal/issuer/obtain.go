@@ -58,6 +58,7 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 		}
 	}
 	m, b, fact, err := l.prepare(ctx, sub, r)
+	l.counted(key)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -25,8 +25,9 @@ const (
 	validationTimeout = 5 * time.Minute
 	// orderTimeout bounds one try of an order.
 	orderTimeout = 10 * time.Minute
-	// issueEvery is the time between two looks whether a certificate is issued.
-	issueEvery = time.Second
+	// pollEvery is the time between two looks at what an issuer does, unless it says otherwise: all
+	// of it is time in which a name is not served that could be.
+	pollEvery = 250 * time.Millisecond
 )
 
 // record is what `acme/orders/{account}/{domain}` holds of the order that is under way, so that
@@ -136,14 +137,14 @@ func (l *leader) perform(
 		if err != nil {
 			return nil, err
 		}
-		if o, err = b.acme.FinalizeOrder(ctx, account, o, csr); err != nil {
+		if o, err = b.library().FinalizeOrder(ctx, account, o, csr); err != nil {
 			return nil, err
 		}
 	}
 	if o, err = l.awaitIssue(ctx, b, account, o); err != nil {
 		return nil, err
 	}
-	chains, err := b.acme.GetCertificateChain(ctx, account, o.Certificate)
+	chains, err := b.library().GetCertificateChain(ctx, account, o.Certificate)
 	if err != nil {
 		return nil, err
 	}
@@ -161,17 +162,17 @@ func (l *leader) open(
 	ctx context.Context, sub *subject, b *book, account acme.Account, r *record, replaces string,
 ) (acme.Order, error) {
 	if r.URL != "" {
-		o, err := b.acme.GetOrder(ctx, account, acme.Order{Location: r.URL})
+		o, err := b.library().GetOrder(ctx, account, acme.Order{Location: r.URL})
 		o.Location = r.URL
 		return o, err
 	}
 	ask := acme.Order{
 		Identifiers: []acme.Identifier{{Type: "dns", Value: sub.name()}}, Profile: b.Profile, Replaces: replaces,
 	}
-	o, err := b.acme.NewOrder(ctx, account, ask)
+	o, err := b.library().NewOrder(ctx, account, ask)
 	if problem, _ := problemOf(err); problem != nil && replaces != "" && refusesReplaces(problem) {
 		ask.Replaces = "" // the name needs one all the same
-		o, err = b.acme.NewOrder(ctx, account, ask)
+		o, err = b.library().NewOrder(ctx, account, ask)
 	}
 	if err != nil {
 		return o, err
@@ -185,7 +186,7 @@ func (l *leader) authorize(
 	ctx context.Context, b *book, account acme.Account, o acme.Order, m method,
 ) (acme.Order, error) {
 	for _, at := range o.Authorizations {
-		authz, err := b.acme.GetAuthorization(ctx, account, at)
+		authz, err := b.library().GetAuthorization(ctx, account, at)
 		if err != nil {
 			return o, err
 		}
@@ -195,12 +196,12 @@ func (l *leader) authorize(
 			}
 			continue
 		}
-		if _, err := b.acme.PollAuthorization(ctx, account, authz); err != nil {
+		if _, err := b.library().PollAuthorization(ctx, account, authz); err != nil {
 			return o, err
 		}
 	}
 	location := o.Location
-	o, err := b.acme.GetOrder(ctx, account, o)
+	o, err := b.library().GetOrder(ctx, account, o)
 	o.Location = location
 	return o, err
 }
@@ -219,11 +220,11 @@ func (l *leader) answer(
 		defer m.takeBack(context.WithoutCancel(ctx), ch)
 	}
 	if ch.Status == acme.StatusPending {
-		if _, err := b.acme.InitiateChallenge(ctx, account, ch); err != nil {
+		if _, err := b.library().InitiateChallenge(ctx, account, ch); err != nil {
 			return err
 		}
 	}
-	_, err = b.acme.PollAuthorization(ctx, account, authz)
+	_, err = b.library().PollAuthorization(ctx, account, authz)
 	return err
 }
 
@@ -248,7 +249,7 @@ func (l *leader) awaitIssue(ctx context.Context, b *book, account acme.Account, 
 				text: fmt.Sprintf("the order is %q after all that it asked for was done", clean(o.Status)),
 			}
 		}
-		timer := time.NewTimer(issueEvery)
+		timer := time.NewTimer(pollEvery)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -257,7 +258,7 @@ func (l *leader) awaitIssue(ctx context.Context, b *book, account acme.Account, 
 		}
 		location := o.Location
 		var err error
-		if o, err = b.acme.GetOrder(ctx, account, o); err != nil {
+		if o, err = b.library().GetOrder(ctx, account, o); err != nil {
 			return o, err
 		}
 		o.Location = location

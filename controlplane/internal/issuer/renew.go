@@ -69,7 +69,7 @@ func (c *client) window(ctx context.Context, ari string, now time.Time) (w windo
 	if err != nil {
 		return w, false, err
 	}
-	req.Header.Set("User-Agent", c.acme.UserAgent)
+	req.Header.Set("User-Agent", c.userAgent)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return w, false, err

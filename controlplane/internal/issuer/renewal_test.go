@@ -3,9 +3,13 @@ package issuer_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/edgewalk/edgewalk/internal/acmetest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -13,24 +17,35 @@ import (
 
 const day = 24 * time.Hour
 
-// live lets time pass, from one look at a domain to the next, and calls at after each. A domain
-// never has a certificate that has ended.
+// live lets time pass, from one look at a domain to the next. A domain never has a certificate that
+// has ended.
 func (r *rig) live(account, name string, span time.Duration) {
 	r.t.Helper()
 	for end := r.now().Add(span); r.now().Before(end); {
-		fact, held := r.fact(account, name)
-		next := fact.GetNextCheck().AsTime()
-		if wait := next.Sub(r.now()); wait > 0 {
-			r.pass(wait + time.Second)
-		}
-		if held.NotAfter <= r.now().Unix() {
-			r.t.Fatalf("the certificate of %s has ended by %s", name, r.now())
-		}
-		r.await("the look at "+next.String(), func() bool {
-			fact, _ := r.fact(account, name)
-			return fact.GetState() == topologyv1.DomainCertificate_ISSUED && fact.GetNextCheck().AsTime().After(r.now())
-		})
+		r.nextLook(account, name)
 	}
+}
+
+// nextLook lets time pass until a domain is looked at again.
+func (r *rig) nextLook(account, name string) {
+	r.t.Helper()
+	fact, held := r.fact(account, name)
+	next := fact.GetNextCheck().AsTime()
+	if wait := next.Sub(r.now()); wait > 0 {
+		r.pass(wait + time.Second)
+	}
+	if held.NotAfter <= r.now().Unix() {
+		r.t.Fatalf("the certificate of %s has ended by %s", name, r.now())
+	}
+	r.await("the look at "+next.String(), func() bool {
+		fact, _ := r.fact(account, name)
+		switch fact.GetState() {
+		case topologyv1.DomainCertificate_ISSUED, topologyv1.DomainCertificate_FAILED,
+			topologyv1.DomainCertificate_WAITING:
+			return fact.GetNextCheck().AsTime().After(r.now())
+		}
+		return false
+	})
 }
 
 // Over three lives certificates are renewed when the issuer says, and each says what it replaces.
@@ -257,4 +272,201 @@ func TestACDNComesBetween(t *testing.T) {
 	}
 	r.awaitState("acme", "a.example.com", "ISSUED")
 	r.oracle(map[string]int{"a.example.com": 2})
+}
+
+// Nothing ends while the issuer is down for seven days, or no control plane is there for ten, from
+// the worst moment on: right before a certificate is renewed.
+func TestNothingEndsWhileOneIsDown(t *testing.T) {
+	t.Parallel()
+	for _, life := range []time.Duration{90 * day, 45 * day} {
+		for _, down := range []string{"issuer", "control plane"} {
+			t.Run(fmt.Sprintf("%s down, %s", down, life), func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, acmetest.Config{NoRenewalInfo: true, Life: life})
+				p := r.replica("cp1")
+				r.claim("acme", "a.example.com")
+				r.awaitState("acme", "a.example.com", "ISSUED")
+				id := r.held("acme", "a.example.com").ID
+				renew := r.issuance("acme", "a.example.com").GetGot().GetRenew().AsTime()
+				r.pass(renew.Sub(r.now()) - time.Second)
+				if down == "issuer" {
+					r.ca.Before(func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+						w.WriteHeader(http.StatusServiceUnavailable)
+						return true
+					})
+					r.pass(2 * time.Second)
+					r.awaitState("acme", "a.example.com", "FAILED ISSUER_DOWN")
+					r.live("acme", "a.example.com", 7*day)
+					r.ca.Before(nil)
+				} else {
+					p.stop()
+					r.pass(10 * day)
+					r.replica("cp2")
+				}
+				for looks := 0; r.held("acme", "a.example.com").ID == id; looks++ {
+					if looks == 10 {
+						t.Fatalf("it is not renewed, and stands as %s", r.state("acme", "a.example.com"))
+					}
+					r.nextLook("acme", "a.example.com")
+				}
+				r.oracle(map[string]int{"a.example.com": 2})
+			})
+		}
+	}
+}
+
+// A name whose DNS breaks is served on with what it has; no order is risked, and it is looked at
+// again and again until the end and afterwards. Once DNS is mended it is renewed.
+func TestDNSBreaksBeforeARenewal(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
+	r.replica("cp1")
+	r.claim("acme", "a.example.com")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	id := r.held("acme", "a.example.com").ID
+	r.Fail("example.com", "", dnsmessage.RCodeServerFailure)
+	r.pass(60*day + time.Hour)
+	r.awaitState("acme", "a.example.com", "WAITING ROUTING")
+	known, err := r.store.Facts(t.Context(), domainKey("acme", "a.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := known.Facts.GetRouting().GetState(); got != topologyv1.DomainRouting_DNS_BROKEN {
+		t.Errorf("it leads %s", got)
+	}
+	for day := range 40 { // more than until its end
+		asked := r.Asked("a.example.com", "A")
+		r.pass(26 * time.Hour)
+		r.await(fmt.Sprintf("it is looked at again on day %d", day), func() bool {
+			fact, _ := r.fact("acme", "a.example.com")
+			return fact.GetState() == topologyv1.DomainCertificate_WAITING &&
+				!fact.GetLastCheck().AsTime().Before(r.now())
+		})
+		if r.Asked("a.example.com", "A") == asked {
+			t.Fatalf("nobody asked DNS on day %d", day)
+		}
+	}
+	if r.held("acme", "a.example.com").ID != id {
+		t.Error("it does not have what it had")
+	}
+	r.oracle(map[string]int{"a.example.com": 1})
+	r.Fail("example.com", "", dnsmessage.RCodeSuccess)
+	r.pass(26 * time.Hour)
+	r.await("it is renewed", func() bool { return r.held("acme", "a.example.com").ID != id })
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.oracle(map[string]int{"a.example.com": 2})
+}
+
+// When many are to be renewed at once, as when the issuer revokes them, that takes as long as its
+// limits say, and what ends first comes first.
+func TestManyAreRenewedWithinLimits(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	a := r.authority()
+	a.Orders = 10 // in 3 hours, of which 8 are used
+	r.replica("cp1", a)
+	const each = 3 * time.Hour / 8
+	issue := func(names ...string) {
+		for _, name := range names {
+			r.claim("acme", name)
+			r.awaitState("acme", name, "ISSUED")
+			r.pass(each)
+		}
+	}
+	at := func(start time.Time, names ...string) {
+		for _, name := range names {
+			if err := r.ca.SetWindow(r.leaf("acme", name).SerialNumber, start, start.Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			r.pass(day)
+			r.await("the window of "+name+" is known", func() bool {
+				got := r.issuance("acme", name).GetGot()
+				return got.GetRenew().AsTime().Truncate(time.Second).Equal(start)
+			})
+		}
+	}
+	names := func(prefix string, n int) (all []string) {
+		for i := range n {
+			all = append(all, fmt.Sprintf("%s%d.example.com", prefix, i))
+		}
+		return all
+	}
+	old, young := names("old", 2), names("young", 12)
+	begun := r.now()
+	revoked := begun.Add(80 * day).Truncate(time.Second)
+	issue(old...)
+	at(revoked.Add(time.Minute), old...)
+	r.pass(begun.Add(50 * day).Sub(r.now()))
+	issue(young...)
+	at(revoked, young...)
+	renewed := func(of []string) (n int) {
+		for _, name := range of {
+			n += r.ca.Orders(name) - 1
+		}
+		return n
+	}
+	r.pass(revoked.Add(2 * time.Second).Sub(r.now()))
+	r.await("as many are renewed as may be at once", func() bool { return renewed(young) == 8 })
+	r.pass(2 * time.Minute)
+	for _, name := range old {
+		r.awaitState("acme", name, "ISSUED") // and it waits for its turn
+	}
+	for n := 1; n <= len(old); n++ {
+		r.pass(each)
+		r.await("what ends first comes first", func() bool { return renewed(old) == n })
+	}
+	for n := 9; n <= len(young); n++ {
+		if got := renewed(young); got != n-1 {
+			t.Errorf("%d are renewed, want %d", got, n-1)
+		}
+		r.pass(each)
+		r.await("another is renewed", func() bool { return renewed(young) == n })
+	}
+	want := map[string]int{}
+	for _, name := range append(old, young...) {
+		r.awaitState("acme", name, "ISSUED")
+		want[name] = 2
+	}
+	r.oracle(want)
+}
+
+// A clock that is wrong by more than five minutes is told, by every control plane.
+func TestAWrongClockIsTold(t *testing.T) {
+	t.Parallel()
+	for name, by := range map[string]time.Duration{
+		"10m0s ahead": 10 * time.Minute, "behind": -10 * time.Minute, "": 4 * time.Minute,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, acmetest.Config{})
+			r.pass(by)
+			r.replica("cp1")
+			other := r.replica("cp2")
+			r.claim("acme", "a.example.com")
+			r.awaitState("acme", "a.example.com", "ISSUED")
+			told := func() string {
+				for _, p := range []*replica{other, r.replicas[0]} {
+					all, err := p.issuer.List(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !strings.Contains(all[0].Message, name) || (name == "") != (all[0].Message == "") {
+						return all[0].Message
+					}
+				}
+				return name
+			}
+			r.await("it is told", func() bool { return told() == name })
+			metrics := prometheus.NewRegistry()
+			metrics.MustRegister(r.leader().issuer.Metrics())
+			all, err := metrics.Gather()
+			if err != nil || len(all) != 1 {
+				t.Fatalf("%v, %v", all, err)
+			}
+			off := time.Duration(all[0].GetMetric()[0].GetGauge().GetValue()) * time.Second
+			if diff := (off - by).Abs(); diff > time.Minute {
+				t.Errorf("the metric is %s, want %s", off, by)
+			}
+		})
+	}
 }

@@ -133,7 +133,7 @@ func (s *Service) change(
 		if next.Certificate != nil {
 			s.date(next.Certificate, sub.facts.Facts.GetCertificate())
 		}
-		if same(next, sub.facts.Facts) {
+		if same(next, sub.facts.Facts) && !aged(next.Certificate, sub.facts.Facts.GetCertificate()) {
 			return nil
 		}
 		revision, err := s.store.PutFacts(ctx,
@@ -164,6 +164,12 @@ func (s *Service) date(next, was *topologyv1.DomainCertificate) {
 	if next.Since = next.LastCheck; was.GetState() == next.GetState() && was.GetSince() != nil {
 		next.Since = was.GetSince()
 	}
+}
+
+// aged reports whether what was said of a certificate was last looked at so long ago that it would
+// be due at once again; see dueBy.
+func aged(next, was *topologyv1.DomainCertificate) bool {
+	return next != nil && next.GetLastCheck().AsTime().Sub(was.GetLastCheck().AsTime()) >= later
 }
 
 // same reports whether facts say the same, but for when the certificate was looked at.

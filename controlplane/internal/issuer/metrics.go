@@ -1,0 +1,36 @@
+package issuer
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// skewMetric is how wrong the clock is by what issuers say.
+type skewMetric struct {
+	clients []*client
+	skew    *prometheus.Desc
+}
+
+// Metrics returns the metrics of the issuers that this control plane has asked lately: those alone
+// that it has asked, and that is who leads.
+func (s *Service) Metrics() prometheus.Collector {
+	return &skewMetric{s.clients, prometheus.NewDesc("edgewalk_issuer_clock_skew_seconds",
+		"How far the clock of this control plane is ahead of an issuer's, negative when it is behind, "+
+			"by the issuer's last answer of the last day.", []string{"issuer"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (m *skewMetric) Describe(out chan<- *prometheus.Desc) { out <- m.skew }
+
+// Collect implements prometheus.Collector.
+func (m *skewMetric) Collect(out chan<- prometheus.Metric) {
+	for _, c := range m.clients {
+		c.mu.Lock()
+		skew, at := c.skew, c.answered
+		c.mu.Unlock()
+		if !at.IsZero() && c.now().Sub(at) < 24*time.Hour {
+			out <- prometheus.MustNewConstMetric(m.skew, prometheus.GaugeValue, skew.Seconds(), c.Name)
+		}
+	}
+}
