@@ -216,46 +216,55 @@ func TestUploadCommand(t *testing.T) {
 	}
 }
 
-// A browser opens a page on a domain over HTTP/2 and sees the picture that the edge serves.
-func TestBrowserOpensADomain(t *testing.T) {
-	t.Parallel()
-	program, err := findChromium()
-	needChromium(t, err)
+// picturePage shows a picture, and says how wide it is and how the page came.
+const picturePage = `<!doctype html><title>page</title><img src="/dot.png"><script>
+onload = () => document.body.dataset.seen = document.images[0].naturalWidth + " wide over " +
+	performance.getEntriesByType("navigation")[0].nextHopProtocol + " at " + location.origin
+</script>`
+
+// pictureSite is an origin that has the page, its picture, and a file.
+func pictureSite(t *testing.T) (url string) {
+	t.Helper()
 	var dot bytes.Buffer
 	if err := png.Encode(&dot, image.NewGray(image.Rect(0, 0, 7, 5))); err != nil {
 		t.Fatal(err)
 	}
 	site := httptest.NewServer(http.FileServerFS(fstest.MapFS{
-		"page.html": {Data: []byte(`<!doctype html><title>page</title><img src="/dot.png"><script>
-onload = () => document.body.dataset.seen = document.images[0].naturalWidth + " wide over " +
-	performance.getEntriesByType("navigation")[0].nextHopProtocol + " at " + location.origin
-</script>`)},
-		"dot.png": {Data: dot.Bytes()},
+		"page.html": {Data: []byte(picturePage)}, "dot.png": {Data: dot.Bytes()}, "a.txt": {Data: []byte("a")},
 	}))
 	t.Cleanup(site.Close)
-	d := startDomains(t, site.URL)
-	_, port, err := net.SplitHostPort(d.https)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return site.URL
+}
+
+// A browser opens a page on a domain over HTTP/2 and sees the picture that the edge serves.
+func TestBrowserOpensADomain(t *testing.T) {
+	t.Parallel()
+	d := startDomains(t, pictureSite(t))
 	public, err := x509.MarshalPKIXPublicKey(d.issuer.Cert.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
+	seesPage(t, "images.example.com", d.https, public)
+}
+
+// seesPage opens the page of a domain, at an address, in a browser that trusts certificates with a
+// public key, or signed by it, and no others.
+func seesPage(t *testing.T, domain, address string, public []byte) {
+	t.Helper()
+	program, err := findChromium()
+	needChromium(t, err)
 	hash := sha256.Sum256(public)
 	ctx, cancel := context.WithTimeout(t.Context(), commandWithin)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, "--headless", "--no-sandbox", "--disable-gpu",
-		"--user-data-dir="+t.TempDir(),
-		"--host-resolver-rules=MAP * 127.0.0.1:"+port,
-		// The test authority is trusted by this, and no other.
+		"--user-data-dir="+t.TempDir(), "--host-resolver-rules=MAP * "+address,
 		"--ignore-certificate-errors-spki-list="+base64.StdEncoding.EncodeToString(hash[:]),
-		"--virtual-time-budget=10000", "--dump-dom", "https://images.example.com/page.html")
+		"--virtual-time-budget=10000", "--dump-dom", "https://"+domain+"/page.html")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	page, err := cmd.Output()
-	if want := `data-seen="7 wide over h2 at https://images.example.com"`; err != nil ||
-		!strings.Contains(string(page), want) {
-		t.Errorf("the browser: %v, it sees no %s in\n%s\n%s", err, want, page, stderr.String())
+	shown, err := cmd.Output()
+	if want := `data-seen="7 wide over h2 at https://` + domain + `"`; err != nil ||
+		!strings.Contains(string(shown), want) {
+		t.Errorf("the browser: %v, it sees no %s in\n%s\n%s", err, want, shown, stderr.String())
 	}
 }

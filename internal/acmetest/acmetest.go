@@ -252,6 +252,9 @@ func (a *Authority) Server() *x509.Certificate { return a.server.Certificate() }
 // Intermediate is the certificate that certificates are signed with.
 func (a *Authority) Intermediate() *x509.Certificate { return a.ca.GetIntermediateCert(0).Cert }
 
+// Root is the certificate of the authority that clients of edges are to trust.
+func (a *Authority) Root() *x509.Certificate { return a.ca.GetRootCert(0).Cert }
+
 // SetWindow makes the authority say when to renew a certificate.
 func (a *Authority) SetWindow(serial *big.Int, start, end time.Time) error {
 	return a.db.SetARIResponse(serial, fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`,
