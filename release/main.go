@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -131,7 +132,7 @@ func (r *release) make(ctx context.Context) error {
 		}
 		builds = append(builds, b)
 	}
-	manuals, err := r.manuals(ctx, work)
+	manuals, err := r.manuals(ctx, work, builds)
 	if err != nil {
 		return err
 	}
@@ -144,6 +145,14 @@ func (r *release) make(ctx context.Context) error {
 	}
 	if err := r.image(builds); err != nil {
 		return err
+	}
+	// Whoever worked in the checkout meanwhile has had files of two states released.
+	was := r.commit
+	if err := r.describe(ctx); err != nil {
+		return err
+	}
+	if r.commit != was {
+		return fmt.Errorf("%s was checked out while %s was released", r.commit, was)
 	}
 	return r.checksums()
 }
@@ -167,11 +176,16 @@ func (r *release) build(ctx context.Context, work string, p platform) (build, er
 	return b, nil
 }
 
-// manuals has the program write its manual pages.
-func (r *release) manuals(ctx context.Context, work string) ([]string, error) {
+// manuals has the program write its manual pages, as it was built for this machine.
+func (r *release) manuals(ctx context.Context, work string, builds []build) ([]string, error) {
 	step("write the manual pages")
 	dir := filepath.Join(work, "man")
 	cmd := exec.CommandContext(ctx, "go", "run", "./cmd/edgewalk", "man", dir)
+	for _, b := range builds {
+		if b.os == runtime.GOOS && b.arch == runtime.GOARCH {
+			cmd = exec.CommandContext(ctx, b.path, "man", dir)
+		}
+	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.root, os.Stderr, os.Stderr
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "SOURCE_DATE_EPOCH="+strconv.FormatInt(r.date.Unix(), 10))
 	if err := cmd.Run(); err != nil {
