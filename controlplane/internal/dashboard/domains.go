@@ -93,7 +93,11 @@ func newFact(name, state, message string, seen, want []string, last, next *times
 	if state == "STATE_UNSPECIFIED" {
 		state = "UNKNOWN"
 	}
-	return fact{name, word(state), class(state), message, seen, want, last, next, ""}
+	said := word(state)
+	if state == "NXDOMAIN" {
+		said = "No such name"
+	}
+	return fact{name, said, class(state), message, seen, want, last, next, ""}
 }
 
 // facts are what is known of a domain.

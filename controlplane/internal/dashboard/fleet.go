@@ -15,9 +15,12 @@ import (
 )
 
 type fleetView struct {
-	Status  *adminv1.GetStatusResponse
-	Edges   []edgeRow
-	Control bool // the caller may freeze
+	Status *adminv1.GetStatusResponse
+	Edges  []edgeRow
+	// Revision is the newest that anything here is known to have. Revisions without a change of the
+	// topology reach edges before the control plane's own view counts them.
+	Revision int64
+	Control  bool // the caller may freeze
 }
 
 // edgeRow is an edge as the table shows it.
@@ -71,7 +74,9 @@ func (p *page) fleet(ctx context.Context) (fleetView, error) {
 	if err != nil {
 		return v, err
 	}
+	v.Revision = v.Status.GetRevision()
 	for _, e := range edges {
+		v.Revision = max(v.Revision, e.GetAppliedRevision())
 		v.Edges = append(v.Edges, edgeRow{e, v.Status.GetRevision()})
 	}
 	slices.SortStableFunc(v.Edges, func(a, b edgeRow) int { return weight(a) - weight(b) })
