@@ -88,6 +88,10 @@ func (a *api) want(status int, method, path, content string, more ...string) ans
 	if got.status != status {
 		a.t.Errorf("%s %s: %d, want %d: %s", method, path, got.status, status, got.text)
 	}
+	if allowed := got.fields.Get("Allow"); got.status == http.StatusMethodNotAllowed &&
+		(allowed == "" || strings.Contains(allowed, method)) { // RFC 9110 15.5.6
+		a.t.Errorf("%s %s is not allowed, and allowed are %q", method, path, allowed)
+	}
 	return got
 }
 
@@ -193,7 +197,8 @@ func TestRESTRequests(t *testing.T) {
 		{name: "a field at fault", method: "PATCH", path: origin, body: `{"web": {"baseUrl": "ftp://x"}}`, status: 400,
 			reason: "INVALID_FIELD", field: "web.baseUrl"},
 		{name: "a text for a number", method: "PATCH", path: "/v1/accounts/acme/urlEndpoints/default",
-			body: `{"defaultImage": {"status": "no"}}`, status: 400, reason: "INVALID_FIELD", field: "status"},
+			body: `{"defaultImage": {"status": "no"}}`, status: 400, reason: "INVALID_FIELD",
+			field: "defaultImage.status", says: "want a whole number"},
 		{name: "a wrong enum", method: "PATCH", path: "/v1/accounts/acme/urlEndpoints/default",
 			body:   `{"compress": "MAYBE"}`,
 			status: 400, reason: "INVALID_FIELD", field: "compress"},
@@ -290,6 +295,29 @@ func TestRESTRequests(t *testing.T) {
 			hasIt: "acme"},
 		{name: "a token", method: "POST", path: "/v1/tokens?ttl=3600s",
 			body: `{"role": "VIEWER", "account": "accounts/acme"}`, status: 201},
+		{name: "a parameter that is no number", method: "GET", path: "/v1/accounts?pageSize=ten",
+			status: 400, reason: "INVALID_FIELD", field: "pageSize", says: "want a whole number"},
+		{name: "a parameter that is too large", method: "GET", path: "/v1/accounts?pageSize=99999999999",
+			status: 400, reason: "INVALID_FIELD", field: "pageSize", says: "99999999999 is more than 32 bits have"},
+		{name: "a parameter that is neither", method: "DELETE", path: "/v1/accounts/acme?force=maybe",
+			status: 400, reason: "INVALID_FIELD", field: "force", says: "want true or false"},
+		{name: "a parameter twice", method: "GET", path: "/v1/accounts?pageSize=1&pageSize=2",
+			status: 400, reason: "INVALID_FIELD", field: "pageSize", says: "this is given 2 times"},
+		{name: "a number for a text", method: "POST", path: "/v1/accounts/acme/origins?originId=wrong",
+			body: `{"web": {"baseUrl": 5}}`, status: 400, reason: "INVALID_FIELD", field: "web.baseUrl",
+			says: "want a text"},
+		{name: "a value that there is not", method: "PATCH", path: "/v1/accounts/acme/urlEndpoints/default",
+			body: `{"cache": {"mode": "WRONG"}}`, status: 400, reason: "INVALID_FIELD", field: "cache.mode",
+			says: "want one of RESPECT, OVERRIDE"},
+		{name: "a text for a list", method: "PATCH", path: "/v1/accounts/acme/urlEndpoints/default",
+			body: `{"origins": "legacy"}`, status: 400, reason: "INVALID_FIELD", field: "origins", says: "want a list"},
+		{name: "a list for an object", method: "POST", path: "/v1/accounts/acme/origins?originId=wrong",
+			body: `{"web": []}`, status: 400, reason: "INVALID_FIELD", field: "web", says: "want an object"},
+		{name: "two kinds", method: "POST", path: "/v1/accounts/acme/origins?originId=wrong",
+			body:   `{"web": {"baseUrl": "http://a.example"}, "s3": {"bucket": "b"}}`,
+			status: 400, reason: "INVALID_FIELD", field: "web", says: "s3 and web exclude each other"},
+		{name: "encoded content", method: "POST", path: "/v1/accounts?accountId=zipped", body: `{}`,
+			fields: []string{"Content-Encoding", "gzip"}, status: 415, reason: "UNSUPPORTED_MEDIA_TYPE"},
 		{name: "a parameter with days", method: "POST", path: "/v1/tokens?ttl=1d12h",
 			body: `{"role": "VIEWER", "account": "accounts/acme"}`, status: 201},
 		{name: "a parameter that is no duration", method: "POST", path: "/v1/tokens?ttl=1w",

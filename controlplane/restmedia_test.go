@@ -84,7 +84,7 @@ func TestRESTMedia(t *testing.T) {
 	}
 	a.want(412, "PUT", file, "new", "If-Match", `"1"`)
 	a.want(200, "PUT", file, "new", "If-Match", etag, "Repr-Digest", good)
-	a.want(400, "PUT", file, "x", "Content-Encoding", "gzip")
+	a.want(415, "PUT", file, "x", "Content-Encoding", "gzip")
 	a.want(400, "PUT", file, "x", "Content-Range", "bytes 0-0/2")
 	a.want(400, "PUT", file+"?tag=x", "x")
 	a.want(404, "PUT", "/v1/accounts/none/mediaFiles/a", "x")

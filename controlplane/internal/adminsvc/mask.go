@@ -43,7 +43,7 @@ func parseMask(m *fieldmaskpb.FieldMask, resource protoreflect.MessageDescriptor
 }
 
 func unknownPath(path, text string) *failure {
-	f := fail(kindUnknownField, "update_mask: %q: %s", path, text)
+	f := fail(kindUnknownField, "updateMask: %q: %s", path, text)
 	f.fields = []fieldFault{{"update_mask", `"` + path + `": ` + text}}
 	return f
 }

@@ -48,7 +48,7 @@ func newPage(size int32, token string, what ...string) (*page, error) {
 }
 
 func invalidPageToken() error {
-	f := fail(kindInvalidPageToken, "page_token: not a token of this request: take next_page_token of the page before, and change nothing but page_size")
+	f := fail(kindInvalidPageToken, "pageToken: not a token of this request: take nextPageToken of the page before, and change nothing but pageSize")
 	f.fields = []fieldFault{{"page_token", "not a token of this request"}}
 	return f
 }

@@ -25,6 +25,8 @@ type binding struct {
 	all  bool
 	// vars are the paths of fields that are in the path.
 	vars []string
+	// at matches the paths of the pattern.
+	at *regexp.Regexp
 }
 
 func (b *binding) hasBody() bool { return b.all || b.body != nil }
@@ -42,7 +44,18 @@ func (b *binding) creates() bool {
 	return strings.HasPrefix(string(b.method.Name()), "Create")
 }
 
-var plainVariable = regexp.MustCompile(`\{([^}=]+)\}`)
+var (
+	plainVariable = regexp.MustCompile(`\{([^}=]+)\}`)
+	variable      = regexp.MustCompile(`\{[^}=]+=([^}]+)\}`)
+)
+
+// matcher matches the paths of a pattern (google/api/http.proto).
+func matcher(pattern string) *regexp.Regexp {
+	pattern = variable.ReplaceAllString(plainVariable.ReplaceAllString(pattern, "{$1=*}"), "$1")
+	// `*` is one segment, and `**` as many as there are.
+	pattern = strings.NewReplacer(`\*\*`, `.+`, `\*`, `[^/:]+`).Replace(regexp.QuoteMeta(pattern))
+	return regexp.MustCompile("^" + pattern + "$")
+}
 
 // bindings are all rules of the admin API, by HTTP method and pattern.
 func bindings() map[string]*binding {
@@ -84,6 +97,7 @@ func newBinding(m protoreflect.MethodDescriptor, rule *annotations.HttpRule) *bi
 	if b.all = rule.GetBody() == "*"; !b.all && rule.GetBody() != "" {
 		b.body = m.Input().Fields().ByName(protoreflect.Name(rule.GetBody()))
 	}
+	b.at = matcher(b.pattern)
 	for rest := b.pattern; ; {
 		_, after, ok := strings.Cut(rest, "{")
 		if !ok {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -106,12 +108,22 @@ func (b *binding) checkQuery(query url.Values) error {
 			unknown = append(unknown, fault{name, text})
 			continue
 		}
-		for i := 0; i < len(values) && isDuration(f); i++ {
-			d, err := duration.Parse(values[i])
-			if err != nil {
-				wrong = append(wrong, fault{name, err.Error()})
+		if len(values) > 1 && !f.IsList() && !f.IsMap() {
+			wrong = append(wrong, fault{name, fmt.Sprintf("this is given %d times", len(values))})
+			continue
+		}
+		for i, value := range values {
+			text := unfit(f, value)
+			if isDuration(f) {
+				d, err := duration.Parse(value)
+				if err != nil {
+					text = err.Error()
+				}
+				values[i] = duration.JSON(d)
 			}
-			values[i] = duration.JSON(d)
+			if text != "" {
+				wrong = append(wrong, fault{name, text})
+			}
 		}
 	}
 	byField := func(x, y fault) int { return strings.Compare(x.field, y.field) }
@@ -199,6 +211,9 @@ func (b *binding) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 // mustBe returns an error if the content is said to be of another type. The type that curl
 // sets by default counts as none.
 func mustBe(r *http.Request, types ...string) error {
+	if err := mustBePlain(r); err != nil {
+		return err
+	}
 	given := r.Header.Get("Content-Type")
 	media, _, err := mime.ParseMediaType(given)
 	if given == "" || err == nil && (slices.Contains(types, media) || media == formType) {
@@ -206,6 +221,16 @@ func mustBe(r *http.Request, types ...string) error {
 	}
 	return refused(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE",
 		fmt.Sprintf("Content-Type %q: send %s", given, strings.Join(types, " or ")))
+}
+
+// mustBePlain returns an error if the content is said to be encoded (RFC 9110 8.4).
+func mustBePlain(r *http.Request) error {
+	encoding := r.Header.Get("Content-Encoding")
+	if encoding == "" || strings.EqualFold(encoding, "identity") {
+		return nil
+	}
+	return refused(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE",
+		fmt.Sprintf("Content-Encoding %q: send the content as it is", encoding))
 }
 
 // formType is what browsers' forms send, and what curl says of any content.
@@ -245,10 +270,8 @@ func (b *binding) checkBody(body []byte, vars map[string]string) ([]byte, error)
 	c.message(b.content(), fields, "")
 	switch {
 	case len(c.unknown) > 0:
-		slices.SortFunc(c.unknown, func(x, y fault) int { return strings.Compare(x.field, y.field) })
 		return nil, invalid(reasonUnknown, c.unknown...)
 	case len(c.wrong) > 0:
-		slices.SortFunc(c.wrong, func(x, y fault) int { return strings.Compare(x.field, y.field) })
 		return nil, invalid(reasonInvalid, c.wrong...)
 	}
 	if c.changed {
@@ -289,41 +312,119 @@ type contentCheck struct {
 	changed bool // a duration was written as ProtoJSON has it
 }
 
-func (c *contentCheck) message(d protoreflect.MessageDescriptor, tree any, path string) {
-	fields, ok := tree.(map[string]any)
-	if !ok || d.ParentFile().Package() == "google.protobuf" {
-		return
-	}
-	for name, value := range fields {
-		f := fieldOf(d, name)
+func (c *contentCheck) message(d protoreflect.MessageDescriptor, fields map[string]any, path string) {
+	chosen := make(map[protoreflect.FullName]string) // of fields that exclude each other
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		f, value := fieldOf(d, name), fields[name]
 		at := strings.TrimPrefix(path+"."+name, ".")
-		switch {
-		case f == nil:
+		if f == nil {
 			var known []string
 			for i := range d.Fields().Len() {
 				known = append(known, d.Fields().Get(i).JSONName())
 			}
 			c.unknown = append(c.unknown, fault{at, "there is no such field" + fieldpath.Hint(name, known...)})
+			continue
+		}
+		if value == nil {
+			continue
+		}
+		if one := f.ContainingOneof(); one != nil {
+			if other := chosen[one.FullName()]; other != "" {
+				c.wrong = append(c.wrong,
+					fault{at, fmt.Sprintf("%s and %s exclude each other: drop one of the two", other, name)})
+			}
+			chosen[one.FullName()] = name
+		}
+		switch {
 		case f.IsMap():
-			if inner, ok := value.(map[string]any); ok && f.MapValue().Message() != nil {
-				for key, one := range inner {
-					c.message(f.MapValue().Message(), one, at+"["+strconv.Quote(key)+"]")
-				}
+			inner, ok := value.(map[string]any)
+			if !ok {
+				c.wrong = append(c.wrong, fault{at, "want an object, such as {\"name\": \"value\"}"})
 			}
-		case f.Message() == nil:
+			for key, one := range inner {
+				inner[key] = c.single(f.MapValue(), one, at+"["+strconv.Quote(key)+"]")
+			}
 		case f.IsList():
-			list, _ := value.([]any)
-			for i, one := range list {
-				c.message(f.Message(), one, at+"["+strconv.Itoa(i)+"]")
+			list, ok := value.([]any)
+			if !ok {
+				c.wrong = append(c.wrong, fault{at, "want a list, in brackets"})
 			}
-		case isDuration(f):
-			if text, ok := value.(string); ok {
-				fields[name] = c.duration(text, at)
+			for i, one := range list {
+				list[i] = c.single(f, one, at+"["+strconv.Itoa(i)+"]")
 			}
 		default:
-			c.message(f.Message(), value, at)
+			fields[name] = c.single(f, value, at)
 		}
 	}
+}
+
+// single looks at a value of a field, and returns it as ProtoJSON has it.
+func (c *contentCheck) single(f protoreflect.FieldDescriptor, value any, at string) any {
+	switch {
+	case f.Message() == nil:
+		if text := unfit(f, value); text != "" {
+			c.wrong = append(c.wrong, fault{at, text})
+		}
+	case isDuration(f):
+		if text, ok := value.(string); ok {
+			return c.duration(text, at)
+		}
+	case f.Message().ParentFile().Package() == "google.protobuf":
+	default:
+		inner, ok := value.(map[string]any)
+		if !ok {
+			c.wrong = append(c.wrong, fault{at, "want an object, in braces"})
+		}
+		c.message(f.Message(), inner, at)
+	}
+	return value
+}
+
+// unfit says why a value cannot be that of a field, empty if it may. Parameters are texts, as
+// numbers in JSON may be.
+func unfit(f protoreflect.FieldDescriptor, value any) string {
+	text, isText := value.(string)
+	number, isNumber := value.(json.Number)
+	switch kind := f.Kind(); kind {
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		if !isText {
+			return "want a text, in quotes"
+		}
+	case protoreflect.BoolKind:
+		if _, ok := value.(bool); ok {
+			break
+		}
+		if _, err := strconv.ParseBool(text); err != nil {
+			return "want true or false"
+		}
+	case protoreflect.EnumKind:
+		var known []string
+		for i := range f.Enum().Values().Len() {
+			known = append(known, string(f.Enum().Values().Get(i).Name()))
+		}
+		if _, err := strconv.Atoi(text + number.String()); err != nil && !slices.Contains(known, text) {
+			if len(known) > 1 {
+				known = known[1:] // The first is what is not specified.
+			}
+			return "want one of " + strings.Join(known, ", ")
+		}
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		if !isText && !isNumber {
+			return "want a whole number"
+		}
+		bits := map[protoreflect.Kind]int{protoreflect.Int32Kind: 32, protoreflect.Int64Kind: 64}[kind]
+		_, err := strconv.ParseInt(text+number.String(), 10, bits)
+		if errors.Is(err, strconv.ErrRange) {
+			return fmt.Sprintf("%s is more than %d bits have", text+number.String(), bits)
+		}
+		if err != nil { // ProtoJSON takes 1e3 and 2.0.
+			float, err := strconv.ParseFloat(text+number.String(), 64)
+			if err != nil || float != math.Trunc(float) {
+				return "want a whole number"
+			}
+		}
+	}
+	return ""
 }
 
 func (c *contentCheck) duration(text, at string) string {

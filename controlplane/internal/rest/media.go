@@ -89,9 +89,8 @@ func uploadStart(r *http.Request, account, file string) (*adminv1.UploadMediaFil
 	if r.Header.Get("Content-Range") != "" { // RFC 9110 14.5
 		return nil, invalid(reasonInvalid, fault{"", "Content-Range: a file is sent whole"})
 	}
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return nil,
-			invalid(reasonInvalid, fault{"", fmt.Sprintf("Content-Encoding %q: send the file as it is", encoding)})
+	if err := mustBePlain(r); err != nil {
+		return nil, err
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != formType {
 		start.MediaFile.ContentType = r.Header.Get("Content-Type")

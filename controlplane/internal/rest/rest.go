@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -255,6 +256,25 @@ func (h *Handler) noRoute(w http.ResponseWriter, r *http.Request, status int) {
 			fmt.Sprintf("there is nothing at %s: %s/openapi.yaml lists what there is", r.URL.Path, Prefix))
 		return
 	}
+	allowed := w.Header().Get("Allow")
+	if allowed == "" {
+		allowed = strings.Join(h.allowed(r.URL.Path), ", ")
+		w.Header().Set("Allow", allowed)
+	}
 	Refuse(w, r, status, codes.Unimplemented, "METHOD_NOT_ALLOWED",
-		fmt.Sprintf("%s is not for %s", r.URL.Path, r.Method))
+		fmt.Sprintf("%s is not for %s but for %s", r.URL.Path, r.Method, allowed))
+}
+
+// allowed are the methods that there is something for at a path (RFC 9110 10.2.1), sorted.
+func (h *Handler) allowed(path string) (methods []string) {
+	for _, b := range h.bindings {
+		if b.at.MatchString(path) && !slices.Contains(methods, b.verb) {
+			methods = append(methods, b.verb)
+		}
+	}
+	if slices.Contains(methods, http.MethodGet) {
+		methods = append(methods, http.MethodHead)
+	}
+	slices.Sort(methods)
+	return methods
 }
