@@ -357,7 +357,8 @@ func startShop(t *testing.T, regions ...string) *shop {
 	for i, region := range regions {
 		name := []string{"fra-1", "nyc-1", "sgp-1"}[i]
 		s.edges = append(s.edges,
-			startEdge(t, filepath.Join(dir, name), name, s.plane.edges, "--region", region, "--cache-size", "2GiB"))
+			startEdge(t, filepath.Join(dir, name), name, s.plane.edges, "--region", region, "--cache-size", "2GiB",
+				"--https-addr", "127.0.0.1:0"))
 	}
 	for _, e := range s.edges {
 		e.waitReady(t)

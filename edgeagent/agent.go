@@ -199,7 +199,8 @@ func (a *Agent) build(p parsed) (err error) {
 		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen,
 		StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region, Version: cfg.Version,
 		BootID: uuid.NewString(), HTTPAddress: a.httpAddress, MetricsAddress: a.Addresses().Metrics,
-		Table: a.table, Settings: &a.settings,
+		ServesHTTPS: cfg.HTTPSAddr != "" || len(cfg.TrustedProxies) > 0,
+		Table:       a.table, Settings: &a.settings,
 		InStep: a.inStep, Report: a.report, ReportSoon: a.server.PendingAdded(), Answer: a.answer,
 		Logger: cfg.Logger, Registerer: a.registry,
 	})

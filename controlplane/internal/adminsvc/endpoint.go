@@ -24,7 +24,7 @@ func newEndpoints(s *Service) endpoints {
 	}
 	r.read = s.endpoint
 	r.show = func(d *draft, key topology.Key) *topologyv1.UrlEndpoint {
-		return newEntrances(d.state, d.sharedHost).present(key, d.endpoints.after(key.ID))
+		return s.entrances(d.state, d.sharedHost).present(key, d.endpoints.after(key.ID))
 	}
 	return endpoints{resource: r}
 }
@@ -64,23 +64,26 @@ func (s *Service) endpoint(
 	if err != nil {
 		return nil, 0, err
 	}
-	return newEntrances(state, shared).present(key, stored), state.Revision, nil
+	return s.entrances(state, shared).present(key, stored), state.Revision, nil
 }
 
 // maxURLs is how many URLs of an endpoint are listed.
 const maxURLs = 100
 
-// entrances is what the URLs of an account's endpoints depend on: the shared host and the account's
-// domains.
+// entrances is what the URLs of an account's endpoints depend on: the shared host, the account's
+// domains, and whether an edge is reached over HTTPS.
 type entrances struct {
 	sharedHost string
+	plain      bool
 	account    string
 	records    *index.Account
 	everywhere []*topologyv1.CustomDomain // some of mode ACCOUNT, which lead to every endpoint
 }
 
-func newEntrances(state *store.State, sharedHost string) *entrances {
-	e := &entrances{sharedHost: sharedHost, account: state.Account, records: state.Records}
+func (s *Service) entrances(state *store.State, sharedHost string) *entrances {
+	e := &entrances{
+		sharedHost: sharedHost, plain: s.fleet.PlainHTTP(), account: state.Account, records: state.Records,
+	}
 	e.everywhere = e.domains(topology.KindAccounts, "")
 	return e
 }
@@ -109,7 +112,7 @@ func (e *entrances) present(key topology.Key, stored topology.Stored[*topologyv1
 	m := present(key, stored)
 	m.Walk = rules.Walk(m)
 	m.Urls = rules.URLs(e.sharedHost, e.account, key.ID,
-		append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...))
+		append(e.domains(topology.KindURLEndpoints, key.ID), e.everywhere...), e.plain)
 	if m.MoreUrls = len(m.Urls) > maxURLs; m.MoreUrls {
 		m.Urls = m.Urls[:maxURLs]
 	}
@@ -131,7 +134,7 @@ func (s endpoints) ListUrlEndpoints(
 	if err != nil {
 		return nil, err
 	}
-	page, err := list(ctx, s.Service, req, topology.KindURLEndpoints, account, "", newEntrances(state, shared).present)
+	page, err := list(ctx, s.Service, req, topology.KindURLEndpoints, account, "", s.entrances(state, shared).present)
 	if err != nil {
 		return nil, err
 	}

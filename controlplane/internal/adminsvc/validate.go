@@ -1,15 +1,19 @@
 package adminsvc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/edgewalk/edgewalk/internal/duration"
 )
 
 func (s *Service) validateUnary(
@@ -123,11 +127,21 @@ func violationText(m proto.Message, v *protovalidate.Violation) string {
 			return "set exactly one of " + names
 		}
 	}
-	if text := v.Proto.GetMessage(); text != "" {
-		return text
+	text := v.Proto.GetMessage()
+	if strings.HasPrefix(v.Proto.GetRuleId(), "duration.") {
+		text = inSeconds.ReplaceAllStringFunc(text, func(seconds string) string {
+			d, err := duration.Parse(seconds)
+			if err != nil {
+				return seconds
+			}
+			return duration.String(d)
+		})
 	}
-	return v.Proto.GetRuleId()
+	return cmp.Or(text, v.Proto.GetRuleId())
 }
+
+// inSeconds is a duration as protovalidate writes it.
+var inSeconds = regexp.MustCompile(`\d+(\.\d+)?s\b`)
 
 // twice names what a list has twice.
 func twice(list protoreflect.List) string {

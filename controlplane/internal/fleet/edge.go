@@ -409,6 +409,7 @@ func (e *edge) resource(server string) *topologyv1.Edge {
 		Certificates:      e.report.GetCertificates(),
 		Origins:           e.report.GetOrigins(),
 		AskedOrigins:      e.report.GetAskedOrigins(),
+		ServesHttps:       e.hello.ServesHttps,
 	}
 	if r.Connected {
 		r.Server, r.Pool = server, e.conn.Pool
@@ -478,6 +479,35 @@ func order(a, b bool) int {
 		return 1
 	}
 	return -1
+}
+
+// PlainHTTP reports whether clients reach no edge over HTTPS: some are connected, to any control
+// plane, and each says so.
+func (f *Fleet) PlainHTTP() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	connected := false
+	for _, e := range f.edges {
+		if e.conn == nil {
+			continue
+		}
+		connected = true
+		if e.hello.ServesHttps == nil || e.hello.GetServesHttps() {
+			return false
+		}
+	}
+	for _, p := range f.peers {
+		for _, m := range p.members {
+			if !m.GetEdge().GetConnected() {
+				continue
+			}
+			connected = true
+			if m.Edge.ServesHttps == nil || m.Edge.GetServesHttps() {
+				return false
+			}
+		}
+	}
+	return connected
 }
 
 // summary counts this control plane's edges.

@@ -134,15 +134,19 @@ func TestURLs(t *testing.T) {
 	suspended.State = topologyv1.CustomDomain_SUSPENDED
 	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "suspended.example.com"}, suspended)
 	for _, tt := range []struct {
-		shared, endpoint, want string
+		shared, endpoint string
+		plain            bool
+		want             string
 	}{
-		{"cdn.example.net", "default", "https://cdn.example.net/acme/ http://images.localhost/ https://*.example.org/ https://images.example.com/"},
-		{"cdn.example.net", "product-images", "https://cdn.example.net/acme/product-images/ http://images.localhost/product-images/ " +
+		{"cdn.example.net", "default", false, "https://cdn.example.net/acme/ http://images.localhost/ https://*.example.org/ https://images.example.com/"},
+		{"cdn.example.net", "product-images", false, "https://cdn.example.net/acme/product-images/ http://images.localhost/product-images/ " +
 			"https://*.example.org/product-images/ https://images.example.com/product-images/ https://products.example.com/"},
-		{"localhost:8080", "default", "http://localhost:8080/acme/ http://images.localhost:8080/ https://*.example.org/ https://images.example.com/"},
-		{"localhost", "default", "http://localhost/acme/ http://images.localhost/ https://*.example.org/ https://images.example.com/"},
+		{"localhost:8080", "default", false, "http://localhost:8080/acme/ http://images.localhost:8080/ https://*.example.org/ https://images.example.com/"},
+		{"localhost", "default", false, "http://localhost/acme/ http://images.localhost/ https://*.example.org/ https://images.example.com/"},
+		{"cdn.example.net", "default", true, "http://cdn.example.net/acme/ http://*.example.org/ http://images.example.com/ http://images.localhost/"},
+		{"cdn.example.net:81", "default", true, "http://cdn.example.net:81/acme/ http://*.example.org/ http://images.example.com/ http://images.localhost:81/"},
 	} {
-		if got := strings.Join(URLs(tt.shared, s.ID, tt.endpoint, domains(s)), " "); got != tt.want {
+		if got := strings.Join(URLs(tt.shared, s.ID, tt.endpoint, domains(s), tt.plain), " "); got != tt.want {
 			t.Errorf("%s on %s: %s\nwant %s", tt.endpoint, tt.shared, got, tt.want)
 		}
 	}
@@ -155,7 +159,7 @@ func TestURLsLeadToTheirEndpoint(t *testing.T) {
 	put(t, s, topology.Key{Kind: topology.KindCustomDomains, ID: "_wildcard.example.org"},
 		activeDomain("*.example.org", ""))
 	for _, id := range []string{"default", "product-images"} {
-		for _, prefix := range URLs(s.SharedHost, s.ID, id, domains(s)) {
+		for _, prefix := range URLs(s.SharedHost, s.ID, id, domains(s), false) {
 			url := strings.Replace(prefix, "*", "any", 1) + "folder/a.jpg"
 			authority, path, _, ok := topology.SplitTarget(url)
 			target, refusal := topology.Locate(s.View(), topology.Request{Host: authority, RawPath: path})
@@ -190,7 +194,7 @@ func TestPresentAndStrip(t *testing.T) {
 	s := shop(t)
 	e := Present(topology.Key{Kind: topology.KindURLEndpoints, Account: "acme", ID: "default"}, s.Endpoints["default"])
 	if got := fmt.Sprintln(
-		e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(URLs(s.SharedHost, s.ID, e.Id, domains(s))),
+		e.Name, e.Id, e.Uid, e.Etag, Walk(e), len(URLs(s.SharedHost, s.ID, e.Id, domains(s), false)),
 	); got != "accounts/acme/urlEndpoints/default default 13-default \"13\" [media product-images legacy] 2\n" {
 		t.Errorf("endpoint is shown as %s", got)
 	}

@@ -19,10 +19,11 @@ func Walk(e *topologyv1.UrlEndpoint) []string {
 // the shared host, `host[:port]`, first, then those of domains that are ACTIVE and lead to it,
 // sorted.
 //
-// They begin with https://, which a public host needs today, except where there can hardly be a
-// certificate: a shared host with a port or named localhost gets http://. Domains below .localhost
-// get http:// and the shared host's port, because they are for trying things on one machine.
-func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDomain) []string {
+// They begin with https://, which a public host needs today, unless no edge is reached over it
+// (plain), or there can hardly be a certificate: a shared host with a port or named localhost gets
+// http://. Domains below .localhost get http:// and the shared host's port, because they are for
+// trying things on one machine.
+func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDomain, plain bool) []string {
 	folder := endpoint + "/"
 	if endpoint == topology.DefaultEndpointID {
 		folder = ""
@@ -30,40 +31,40 @@ func URLs(sharedHost, account, endpoint string, domains []*topologyv1.CustomDoma
 	var urls []string
 	host, port, err := topology.ParseSharedHost(sharedHost)
 	if err == nil {
-		urls = append(urls, sharedBase(host, port)+account+"/"+folder)
+		urls = append(urls, sharedBase(host, port, plain)+account+"/"+folder)
 	}
 	shared := len(urls)
 	for _, d := range domains {
 		switch {
 		case d.GetState() != topologyv1.CustomDomain_ACTIVE:
 		case d.GetMode() == topologyv1.CustomDomain_ACCOUNT:
-			urls = append(urls, domainBase(d.GetDomain(), port)+folder)
+			urls = append(urls, domainBase(d.GetDomain(), port, plain)+folder)
 		case d.GetUrlEndpoint() == endpoint:
-			urls = append(urls, domainBase(d.GetDomain(), port))
+			urls = append(urls, domainBase(d.GetDomain(), port, plain))
 		}
 	}
 	slices.Sort(urls[shared:])
 	return urls
 }
 
-func sharedBase(host, port string) string {
+func sharedBase(host, port string, plain bool) string {
 	switch {
 	case port != "":
 		return "http://" + host + ":" + port + "/"
-	case isLocal(host):
+	case plain || isLocal(host):
 		return "http://" + host + "/"
 	}
 	return "https://" + host + "/"
 }
 
-func domainBase(domain, sharedPort string) string {
+func domainBase(domain, sharedPort string, plain bool) string {
 	switch {
-	case !isLocal(domain):
-		return "https://" + domain + "/"
-	case sharedPort != "":
+	case isLocal(domain) && sharedPort != "":
 		return "http://" + domain + ":" + sharedPort + "/"
+	case plain || isLocal(domain):
+		return "http://" + domain + "/"
 	}
-	return "http://" + domain + "/"
+	return "https://" + domain + "/"
 }
 
 // isLocal recognises the names that RFC 6761 6.3 keeps for the machine itself.

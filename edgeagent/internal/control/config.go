@@ -48,6 +48,8 @@ type Config struct {
 	HTTPAddress func() string
 	// MetricsAddress is where metrics are served, `host:port`. Empty: nowhere.
 	MetricsAddress string
+	// ServesHTTPS says that clients may reach the agent over HTTPS.
+	ServesHTTPS bool
 
 	// Table is brought up to date. Only this package applies steps to it.
 	Table *route.Table

@@ -90,6 +90,7 @@ func (s *session) hello() error {
 		Id: c.cfg.ID, Region: c.cfg.Region, Version: c.cfg.Version, ProtocolVersion: 1,
 		HttpAddress: c.cfg.HTTPAddress(), MetricsAddress: c.cfg.MetricsAddress,
 		BootId: c.cfg.BootID, Have: c.have(), AcceptsZstd: true, AcceptsSealed: true,
+		ServesHttps: &c.cfg.ServesHTTPS,
 	}
 	if hello.Have != nil {
 		at := c.state.At()

@@ -550,8 +550,11 @@ type Hello struct {
 	// address of its machine; the control plane then takes the one that the stream comes from. Empty:
 	// nowhere.
 	MetricsAddress string `protobuf:"bytes,21,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether clients may reach the agent over HTTPS: at a listener of its own, or at a proxy that it
+	// trusts. Unset from an agent that does not tell.
+	ServesHttps   *bool `protobuf:"varint,22,opt,name=serves_https,json=servesHttps,proto3,oneof" json:"serves_https,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -659,6 +662,13 @@ func (x *Hello) GetMetricsAddress() string {
 		return x.MetricsAddress
 	}
 	return ""
+}
+
+func (x *Hello) GetServesHttps() bool {
+	if x != nil && x.ServesHttps != nil {
+		return *x.ServesHttps
+	}
+	return false
 }
 
 // Ack says how far the agent is. Each number counts for everything before it too. Like each message
@@ -2143,7 +2153,7 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"E\n" +
 	"\bPosition\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x05epoch\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xc9\x03\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\x82\x04\n" +
 	"\x05Hello\x122\n" +
 	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,62}$R\x02id\x12\x1f\n" +
 	"\x06region\x18\x02 \x01(\tB\a\xbaH\x04r\x02(?R\x06region\x12!\n" +
@@ -2155,7 +2165,9 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\aboot_id\x18\b \x01(\tB\t\xbaH\x06r\x04 \x01(@R\x06bootId\x12!\n" +
 	"\faccepts_zstd\x18\t \x01(\bR\vacceptsZstd\x12%\n" +
 	"\x0eaccepts_sealed\x18\x14 \x01(\bR\racceptsSealed\x121\n" +
-	"\x0fmetrics_address\x18\x15 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\x0emetricsAddress\"\xb8\x01\n" +
+	"\x0fmetrics_address\x18\x15 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\x0emetricsAddress\x12&\n" +
+	"\fserves_https\x18\x16 \x01(\bH\x00R\vservesHttps\x88\x01\x01B\x0f\n" +
+	"\r_serves_https\"\xb8\x01\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x03R\aapplied\x12\x1c\n" +
 	"\tpersisted\x18\x02 \x01(\x03R\tpersisted\x12\x18\n" +
@@ -2390,6 +2402,7 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 		(*SyncResponse_Resync)(nil),
 		(*SyncResponse_Keyring)(nil),
 	}
+	file_edgewalk_edge_v1_edge_proto_msgTypes[5].OneofWrappers = []any{}
 	file_edgewalk_edge_v1_edge_proto_msgTypes[9].OneofWrappers = []any{
 		(*Answer_TestOrigin)(nil),
 		(*Answer_Explain)(nil),

@@ -2847,7 +2847,10 @@ type UrlEndpoint struct {
 	// Output only. The sequence that a request goes through, the Media Library first.
 	Walk []string `protobuf:"bytes,11,rep,name=walk,proto3" json:"walk,omitempty"`
 	// Output only. The URL prefixes that this endpoint answers on: that of the shared host, then
-	// those of its custom domains, sorted. At most 100.
+	// those of its custom domains, sorted. At most 100. They begin with `https://`, except for
+	// localhost and shared hosts with a port, and while every edge that is connected says that it is
+	// not reached over HTTPS (see Edge.serves_https). Which domain has a certificate yet is told by
+	// the domain.
 	Urls []string `protobuf:"bytes,12,rep,name=urls,proto3" json:"urls,omitempty"`
 	// Output only.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -5048,7 +5051,10 @@ type Edge struct {
 	// The certificates of domains at the edge.
 	Certificates *Edge_Certificates `protobuf:"bytes,40,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	// The pool that the edge has joined for. Empty: it is sent every account.
-	Pool          string `protobuf:"bytes,41,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool string `protobuf:"bytes,41,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Whether clients may reach the edge over HTTPS: at `--https-addr`, or at a proxy before it that
+	// is one of `--trusted-proxies`. Unset from an agent that does not tell.
+	ServesHttps   *bool `protobuf:"varint,42,opt,name=serves_https,json=servesHttps,proto3,oneof" json:"serves_https,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5221,6 +5227,13 @@ func (x *Edge) GetPool() string {
 		return x.Pool
 	}
 	return ""
+}
+
+func (x *Edge) GetServesHttps() bool {
+	if x != nil && x.ServesHttps != nil {
+		return *x.ServesHttps
+	}
+	return false
 }
 
 // Rejected is a resource that an edge refused.
@@ -6326,7 +6339,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"dropBefore\"5\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\xcd\b\n" +
+	"sharedHost\"\x86\t\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -6348,7 +6361,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x0fmetrics_address\x18\x1e \x01(\tR\x0emetricsAddress\x12G\n" +
 	"\rasked_origins\x18\x1f \x01(\v2\".edgewalk.topology.v1.AskedOriginsR\faskedOrigins\x12K\n" +
 	"\fcertificates\x18( \x01(\v2'.edgewalk.topology.v1.Edge.CertificatesR\fcertificates\x12\x12\n" +
-	"\x04pool\x18) \x01(\tR\x04pool\x1a\xbd\x01\n" +
+	"\x04pool\x18) \x01(\tR\x04pool\x12&\n" +
+	"\fserves_https\x18* \x01(\bH\x00R\vservesHttps\x88\x01\x01\x1a\xbd\x01\n" +
 	"\fCertificates\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\x03R\x05ready\x12\x17\n" +
 	"\aon_disk\x18\x02 \x01(\x03R\x06onDisk\x12\x18\n" +
@@ -6359,7 +6373,8 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\aobjects\x18\x01 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1f\n" +
 	"\vlimit_bytes\x18\x03 \x01(\x03R\n" +
-	"limitBytes\"Z\n" +
+	"limitBytesB\x0f\n" +
+	"\r_serves_https\"Z\n" +
 	"\bRejected\x12\x1a\n" +
 	"\x03key\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\xd8\x04R\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x16\n" +
@@ -6603,6 +6618,7 @@ func file_edgewalk_topology_v1_topology_proto_init() {
 		(*Purge_UrlEndpoint)(nil),
 		(*Purge_Everything)(nil),
 	}
+	file_edgewalk_topology_v1_topology_proto_msgTypes[36].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
