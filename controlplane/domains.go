@@ -119,6 +119,7 @@ func (c *Config) reservedHosts() (hosts []string) {
 // checks returns what checks custom domains.
 func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Service {
 	looker := &domaincheck.Looker{
+		Orders:   len(p.authorities) > 0,
 		Resolver: dns, Target: c.cfg.DomainTarget,
 		ChallengeZone: c.cfg.ACMEDNSZone, ChallengeHook: p.dnsHook != "",
 		Probe: &domaincheck.Prober{Thumbprint: func() string { return c.thumbprint }},
@@ -129,7 +130,7 @@ func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Ser
 		}
 	}
 	return domaincheck.New(domaincheck.Config{
-		Store: c.store, Looker: looker, Pending: c.pendingDomains, Orders: len(p.authorities) > 0, Logger: c.cfg.Logger,
+		Store: c.store, Looker: looker, Pending: c.pendingDomains, Logger: c.cfg.Logger,
 	})
 }
 

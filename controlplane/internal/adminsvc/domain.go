@@ -484,9 +484,8 @@ func (s domains) previewDomain(
 	ctx, cancel := context.WithTimeout(ctx, oneCheck)
 	defer cancel()
 	believed := c.GetState() == topologyv1.CustomDomain_ACTIVE
-	f := s.domains.Preview(ctx, topology.UID(account, record.CreateRevision), name, believed)
-	c.Ownership, c.Routing, c.Records = f.Ownership, f.Routing, f.Records
-	c.Certificate = &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
+	uid := topology.UID(account, record.CreateRevision)
+	s.domains.Describe(c, domaincheck.Known{AccountUID: uid, Facts: s.domains.Preview(ctx, uid, name, believed)})
 	return &adminv1.CheckCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
 }
 

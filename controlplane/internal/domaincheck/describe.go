@@ -37,6 +37,21 @@ func (s *Service) Describe(c *topologyv1.CustomDomain, k Known) {
 		c.Ownership, c.Routing, c.Records = f.Ownership, f.Routing, f.Records
 	}
 	c.Certificate = s.certificate(c, facts.GetCertificate(), k.Certificate)
+	if s.looker.Orders && before(c.Certificate) {
+		c.Certificate.Seen = facts.GetCaa()
+	}
+}
+
+// before reports whether a certificate cannot be ordered yet, so that nobody has looked whether an
+// issuer may issue it.
+func before(c *topologyv1.DomainCertificate) bool {
+	switch c.GetReason() {
+	case topologyv1.DomainCertificate_REASON_UNSPECIFIED:
+		return c.GetState() == topologyv1.DomainCertificate_NONE
+	case topologyv1.DomainCertificate_OWNERSHIP, topologyv1.DomainCertificate_ROUTING:
+		return true
+	}
+	return false
 }
 
 // noAnswer is the answer that there is no such name.
@@ -82,7 +97,7 @@ func (s *Service) certificate(
 			known.Reason = topologyv1.DomainCertificate_NOT_UPLOADED
 		}
 	default:
-		if !s.orders && known.GetState() == topologyv1.DomainCertificate_NONE &&
+		if !s.looker.Orders && known.GetState() == topologyv1.DomainCertificate_NONE &&
 			known.GetReason() == topologyv1.DomainCertificate_REASON_UNSPECIFIED {
 			known.Reason = topologyv1.DomainCertificate_NO_ISSUER
 		}

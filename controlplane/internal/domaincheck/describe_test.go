@@ -1,6 +1,7 @@
 package domaincheck_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,41 @@ func TestCertificatesThatEndSoon(t *testing.T) {
 			c.GetCertificate().GetMessage()
 		if got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+// Whoever sets up a domain sees the CAA records that will count, before an order can be made.
+func TestCAAIsShownBeforeOrders(t *testing.T) {
+	t.Parallel()
+	for _, orders := range []bool{true, false} {
+		d := newDeployment(t)
+		d.looker.Orders = orders
+		d.Zone("example.com", "ns1.example.net", `@ CAA 0 issue "letsencrypt.org"`)
+		service := d.service(t, d.store)
+		want := ""
+		if orders {
+			want = `example.com CAA 0 issue "letsencrypt.org"`
+		}
+
+		c := &topologyv1.CustomDomain{Domain: "images.example.com"}
+		service.Describe(c, domaincheck.Known{Facts: service.Preview(t.Context(), "1", c.GetDomain(), false)})
+		if got := strings.Join(c.GetCertificate().GetSeen(), "; "); got != want {
+			t.Errorf("orders %v: before there is a domain: %q", orders, got)
+		}
+
+		if err := d.claim(t, "acme", "images.example.com"); err != nil {
+			t.Fatal(err)
+		}
+		if err := service.Check(t.Context(), domainKey("acme", "images.example.com"), true); err != nil {
+			t.Fatal(err)
+		}
+		facts, err := d.store.Facts(t.Context(), domainKey("acme", "images.example.com"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(facts.Facts.GetCaa(), "; "); got != want {
+			t.Errorf("orders %v: once there is: %q", orders, got)
 		}
 	}
 }

@@ -72,6 +72,8 @@ type Evidence struct {
 	Apex bool
 	// Servers are the name servers of the name's zone.
 	Servers []string
+	// CAA is the answer with the CAA records that count. Nil if nobody orders a certificate.
+	CAA *resolver.Answer
 	// Delegation is what was found at `_acme-challenge`. Nil if nobody looked.
 	Delegation *dns01.Delegation
 	// ChallengeGoal is the name that a CNAME there is to have, empty without a zone. ChallengeHook
@@ -118,6 +120,8 @@ type Looker struct {
 	ChallengeZone string
 	// ChallengeHook says that a program of the operator's sets records for challenges of wildcards.
 	ChallengeHook bool
+	// Orders says that certificates are ordered, so that CAA records count.
+	Orders bool
 	// Probe finds whether an edge answers at an address. Nil: nobody can.
 	Probe *Prober
 }
@@ -156,6 +160,9 @@ func (l *Looker) Look(ctx context.Context, s Subject) *Evidence {
 		zone, servers, err := session.Zone(ctx, s.base())
 		e.Apex, e.Servers = err == nil && zone == s.base(), servers
 	})
+	if l.Orders {
+		all.Go(func() { e.CAA = session.CAA(ctx, s.Name) })
+	}
 	if l.ChallengeZone != "" {
 		all.Go(func() { e.Delegation = dns01.Look(ctx, session, s.Name) })
 	}

@@ -16,6 +16,8 @@ type Finding struct {
 	Routing   *topologyv1.DomainRouting
 	// Records are what to set in DNS.
 	Records []*topologyv1.DomainRecord
+	// CAA are the CAA records that count, each as `name CAA value`.
+	CAA []string
 	// Proven says that ownership is proven now, and Disproven that it is not; neither is so when
 	// DNS could not be asked.
 	Proven, Disproven bool
@@ -30,6 +32,9 @@ func Judge(s Subject, e *Evidence, goal string, owned bool) Finding {
 	f.Routing, f.Asked = judgeRouting(s, e, goal, owned)
 	f.Ownership, f.Proven, f.Disproven = judgeOwnership(s, e, goal, owned)
 	f.Records = recordsFor(s, e, goal, owned, &f)
+	if e.CAA != nil {
+		f.CAA = resolver.CAALines(e.CAA.Records)
+	}
 	return f
 }
 

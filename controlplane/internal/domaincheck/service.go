@@ -26,8 +26,6 @@ type Config struct {
 	// Pending returns the domains of a host, or of the wildcard above it, that are PENDING. Nil:
 	// none are looked at because edges were asked for them.
 	Pending func(host string) []topology.Key
-	// Orders says that certificates are ordered for domains.
-	Orders bool
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Logger takes what becomes of domains. Default: slog.Default().
@@ -39,7 +37,6 @@ type Config struct {
 type Service struct {
 	store  *store.Store
 	looker *Looker
-	orders bool
 	now    func() time.Time
 	log    *slog.Logger
 	asked  chan []string // hosts that edges were asked for
@@ -52,7 +49,7 @@ type Service struct {
 // New returns a service; Run makes it check what is due.
 func New(cfg Config) *Service {
 	s := &Service{
-		store: cfg.Store, looker: cfg.Looker, orders: cfg.Orders, now: cfg.Now, log: cfg.Logger,
+		store: cfg.Store, looker: cfg.Looker, now: cfg.Now, log: cfg.Logger,
 		asked: make(chan []string, 64), pending: cfg.Pending,
 	}
 	if s.now == nil {
@@ -221,12 +218,12 @@ func (s *Service) look(ctx context.Context, subject Subject) Finding {
 	return Judge(subject, e, s.looker.goal(subject.Token), s.looker.Target != "")
 }
 
-// Preview looks at a name that is no domain yet.
-func (s *Service) Preview(ctx context.Context, accountUID, name string, believed bool) Finding {
+// Preview is what is known of a name that is no domain yet, once it was looked at.
+func (s *Service) Preview(ctx context.Context, accountUID, name string, believed bool) *storev1.DomainFacts {
 	f := s.look(ctx, Subject{Name: name, Token: s.store.DomainToken(accountUID), Believed: believed})
 	at := timestamppb.New(s.now())
 	f.Ownership.LastCheck, f.Routing.LastCheck = at, at
-	return f
+	return &storev1.DomainFacts{Ownership: f.Ownership, Routing: f.Routing, Records: f.Records, Caa: f.CAA}
 }
 
 // move gives a domain another state, with what is known of it by then.

@@ -112,9 +112,7 @@ func (l *leader) allowed(
 		return may, nil
 	}
 	fact := waiting(topologyv1.DomainCertificate_CAA, "")
-	for _, record := range answer.Records {
-		fact.Seen = append(fact.Seen, record.Name+" CAA "+record.CAA.String())
-	}
+	fact.Seen = resolver.CAALines(answer.Records)
 	tag := "issue"
 	isWild := func(r resolver.Record) bool { return r.CAA.Tag == "issuewild" }
 	if wildcard && slices.ContainsFunc(answer.Records, isWild) {

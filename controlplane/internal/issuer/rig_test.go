@@ -134,6 +134,7 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 		t.Fatal(err)
 	}
 	r.looker = &domaincheck.Looker{
+		Orders: true,
 		Resolver: resolver.New(resolver.Config{
 			Resolvers: []netip.AddrPort{r.Resolver}, Port: r.Resolver.Port(), Timeout: 20 * time.Second,
 			Allow: func(a netip.Addr) bool { return a.IsLoopback() },
@@ -225,7 +226,7 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 	p := &replica{name: name, store: storetest.Open(r.t, store.Config{Prefix: r.prefix})}
 	log := slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	p.domains = domaincheck.New(domaincheck.Config{
-		Store: p.store, Looker: r.looker, Orders: true, Now: r.now, Logger: log,
+		Store: p.store, Looker: r.looker, Now: r.now, Logger: log,
 	})
 	p.issuer = issuer.New(issuer.Config{
 		Store: p.store, Domains: p.domains, Resolver: r.looker.Resolver, Key: r.key, Authorities: authorities,

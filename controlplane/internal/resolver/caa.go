@@ -55,6 +55,14 @@ func (s *Session) CAA(ctx context.Context, name string) *Answer {
 	}
 }
 
+// CAALines are CAA records as zone files have them, without their TTL and class.
+func CAALines(records []Record) (lines []string) {
+	for _, r := range records {
+		lines = append(lines, r.Name+" CAA "+r.CAA.String())
+	}
+	return lines
+}
+
 // Allows reports whether CAA records let an issuer that is known by some of its names issue a
 // certificate, by a method of validation, to an account with a URI (RFC 8659 4.2 and 4.3, RFC 8657
 // 3 and 4). wildcard says that it is for a wildcard.

@@ -290,15 +290,19 @@ func certificateText(cert *topologyv1.DomainCertificate, owned, routed bool) str
 	case topologyv1.DomainCertificate_NOT_UPLOADED:
 		return "none is uploaded: edgewalk domains upload"
 	}
+	var text string
 	switch {
 	case !owned && !routed:
-		return "for ownership and routing"
+		text = "for ownership and routing"
 	case !owned:
-		return "for ownership"
+		text = "for ownership"
 	case !routed:
-		return "for routing"
+		text = "for routing"
 	}
-	return ""
+	if len(cert.GetSeen()) > 0 {
+		text += "; found " + strings.Join(cert.GetSeen(), ", ")
+	}
+	return text
 }
 
 func readyText(d *topologyv1.CustomDomain, now time.Time) string {

@@ -42,7 +42,7 @@ images.example.com  not a domain yet: edgewalk create domain images.example.com
 			"ownership": {"state": "PENDING", "message": "no TXT at _edgewalk.images.example.com or _edgewalk.example.com; no CNAME"},
 			"routing": {"state": "MIXED", "message": "A 203.0.113.7 is ours; AAAA 2001:db8::99 is not (it answered 404 as nginx)",
 				"nameServers": ["ns1.example.net", "ns2.example.net"], "lastCheck": "2026-11-26T11:59:59Z", "nextCheck": "2026-11-26T12:00:15Z"},
-			"certificate": {"state": "WAITING"},
+			"certificate": {"state": "WAITING", "seen": ["example.com CAA 0 issue \"letsencrypt.org\""]},
 			"records": [
 				{"action": "SET", "name": "images.example.com", "type": "CNAME", "value": "k7f3.edge.example.net", "option": 1, "note": "instead of A and AAAA; nothing else needed"},
 				{"action": "KEEP", "name": "images.example.com", "type": "A", "value": "203.0.113.7", "option": 2, "note": "is ours"},
@@ -51,7 +51,7 @@ images.example.com  not a domain yet: edgewalk create domain images.example.com
 images.example.com  PENDING
   ownership    x not proven   no TXT at _edgewalk.images.example.com or _edgewalk.example.com; no CNAME
   routing      x mixed        A 203.0.113.7 is ours; AAAA 2001:db8::99 is not (it answered 404 as nginx)
-  certificate  . waiting      for ownership and routing
+  certificate  . waiting      for ownership and routing; found example.com CAA 0 issue "letsencrypt.org"
 Set at your DNS (ns1.example.net, ns2.example.net)
 either
          images.example.com            CNAME  k7f3.edge.example.net   instead of A and AAAA; nothing else needed

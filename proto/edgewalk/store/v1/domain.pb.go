@@ -45,7 +45,10 @@ type DomainFacts struct {
 	// Since when something has been wanted of DNS; unset while all is well.
 	WantingSince *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wanting_since,json=wantingSince,proto3" json:"wanting_since,omitempty"`
 	// How the certificate is got from issuers. Unset while none was wanted from one.
-	Issuance      *Issuance `protobuf:"bytes,10,opt,name=issuance,proto3" json:"issuance,omitempty"`
+	Issuance *Issuance `protobuf:"bytes,10,opt,name=issuance,proto3" json:"issuance,omitempty"`
+	// The CAA records that count for the name (RFC 8659), each as `name CAA value`. Empty: anybody may
+	// issue, or no certificate is ordered.
+	Caa           []string `protobuf:"bytes,11,rep,name=caa,proto3" json:"caa,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +149,13 @@ func (x *DomainFacts) GetWantingSince() *timestamppb.Timestamp {
 func (x *DomainFacts) GetIssuance() *Issuance {
 	if x != nil {
 		return x.Issuance
+	}
+	return nil
+}
+
+func (x *DomainFacts) GetCaa() []string {
+	if x != nil {
+		return x.Caa
 	}
 	return nil
 }
@@ -346,7 +356,7 @@ var File_edgewalk_store_v1_domain_proto protoreflect.FileDescriptor
 
 const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/store/v1/domain.proto\x12\x11edgewalk.store.v1\x1a#edgewalk/topology/v1/topology.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x04\n" +
+	"\x1eedgewalk/store/v1/domain.proto\x12\x11edgewalk.store.v1\x1a#edgewalk/topology/v1/topology.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x04\n" +
 	"\vDomainFacts\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12C\n" +
 	"\townership\x18\x02 \x01(\v2%.edgewalk.topology.v1.DomainOwnershipR\townership\x12=\n" +
@@ -359,7 +369,8 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"gone_since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tgoneSince\x12?\n" +
 	"\rwanting_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fwantingSince\x127\n" +
 	"\bissuance\x18\n" +
-	" \x01(\v2\x1b.edgewalk.store.v1.IssuanceR\bissuance\"\xc2\x02\n" +
+	" \x01(\v2\x1b.edgewalk.store.v1.IssuanceR\bissuance\x12\x10\n" +
+	"\x03caa\x18\v \x03(\tR\x03caa\"\xc2\x02\n" +
 	"\bIssuance\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x1a\n" +
