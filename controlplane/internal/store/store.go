@@ -3,9 +3,9 @@
 //
 // What edges see lies under `cfg/`, as the bytes that edges receive. Each write of an account
 // compares and raises one key, `guard/{account}`, so rules inside an account are checked against
-// the state that the write replaces. Across accounts only domain names meet: exactly the names with
-// a CustomDomain record are claimed, by its account, and a wildcard shares its owner with every
-// name that it covers.
+// the state that the write replaces. Across accounts only domain names meet: exactly the names of
+// domains that are not PENDING are claimed, by their account, and a wildcard shares its owner with
+// every such name that it covers.
 //
 // Which resources are valid, and which rules hold between them, is the business of those who call
 // [Store.Write]. Only this package and etcdnode know etcd.

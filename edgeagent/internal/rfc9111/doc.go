@@ -4,7 +4,7 @@
 //
 // It does no I/O, starts nothing, logs nothing and never asks the time: "now" is always an
 // argument. Which reply is stored, and who asks for it, is httpcache's business; whether a purge
-// covers it is the object store's.
+// covers it is that of purges.
 //
 // What always holds: input that cannot be understood makes a reply less reusable, never more, but
 // for an Age, which counts for nothing then (RFC 9111 5.1); a duration read from a header lies
