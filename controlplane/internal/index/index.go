@@ -102,7 +102,7 @@ func (a *Account) Get(kind topology.Kind, id string) (Item, bool) {
 	if a == nil {
 		return nil, false
 	}
-	return a.records.Get(place{Kind: kind, ID: id})
+	return a.records.Get(soughtKey{Kind: kind, ID: id})
 }
 
 // Count is how many records of a kind there are.
@@ -128,7 +128,7 @@ func (a *Account) All(kind topology.Kind, prefix, after string) iter.Seq[Item] {
 		if a == nil {
 			return
 		}
-		a.records.Ascend(place{Kind: kind, ID: max(prefix, after)}, func(item Item) bool {
+		a.records.Ascend(soughtKey{Kind: kind, ID: max(prefix, after)}, func(item Item) bool {
 			key := item.Key()
 			if key.Kind != kind || !strings.HasPrefix(key.ID, prefix) {
 				return false
@@ -164,11 +164,11 @@ func (a *Account) UserCount(kind topology.Kind, id string) int {
 	return u.users.Len()
 }
 
-// place is the key of a record to look for.
-type place topology.Key
+// soughtKey is an item to look for: a key without its record.
+type soughtKey topology.Key
 
-func (p place) Key() topology.Key       { return topology.Key(p) }
-func (p place) Record() topology.Record { return topology.Record{Key: topology.Key(p)} }
+func (p soughtKey) Key() topology.Key       { return topology.Key(p) }
+func (p soughtKey) Record() topology.Record { return topology.Record{Key: topology.Key(p)} }
 
 func before(a, b Item) bool {
 	x, y := a.Key(), b.Key()
@@ -310,7 +310,7 @@ func (w *Writer) Drop(key topology.Key) {
 		return
 	}
 	account := w.own(key.Account)
-	old, _ := account.records.Delete(place(key))
+	old, _ := account.records.Delete(soughtKey(key))
 	w.forget(account, references(old.Record()), key.ID)
 	account.media -= MediaSize(old.Record())
 	w.count(account, key.Kind, -1)

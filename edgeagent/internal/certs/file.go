@@ -39,7 +39,7 @@ const (
 	maxBody = 64 << 10
 	// typicalRecord is about what a certificate on P-256 takes.
 	typicalRecord = 1280
-	// maxUnits bounds the file: places are kept in units of align.
+	// maxUnits bounds the file: extents are kept in units of align.
 	maxUnits = 1<<32 - 1
 	// wasteful is how much of what nobody needs a file may hold at least before it is written anew.
 	wasteful = 16 << 20
@@ -58,8 +58,8 @@ var (
 	errDamaged = errors.New("the record is damaged")
 )
 
-// place is where a record is, in units of align, and the length of its body.
-type place struct{ unit, length uint32 }
+// extent is where a record is, in units of align, and the length of its body.
+type extent struct{ unit, length uint32 }
 
 func units(length int) int64 { return int64(headSize+length+align-1) / align }
 
@@ -70,13 +70,13 @@ type file struct {
 
 	mu    sync.RWMutex
 	f     *os.File // nil before load, and when there is no disk
-	index map[topology.CertificateID]place
+	index map[topology.CertificateID]extent
 	end   int64 // where the next record goes
 	live  int64 // bytes of the records that index has
 }
 
 func newFile(dir string, most int64) *file {
-	return &file{dir: dir, max: min(most, maxUnits*align), index: make(map[topology.CertificateID]place)}
+	return &file{dir: dir, max: min(most, maxUnits*align), index: make(map[topology.CertificateID]extent)}
 }
 
 // load opens the file and finds what is in it. It reports how many records it had to leave out. It
@@ -89,7 +89,7 @@ func (d *file) load() (damaged int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	s := scan{r: bufio.NewReaderSize(f, 1<<20), found: func(id topology.CertificateID, at place) {
+	s := scan{r: bufio.NewReaderSize(f, 1<<20), found: func(id topology.CertificateID, at extent) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.put(id, at)
@@ -99,7 +99,7 @@ func (d *file) load() (damaged int, err error) {
 		room = int(min(info.Size(), d.max) / typicalRecord)
 	}
 	d.mu.Lock()
-	d.f, d.index = f, make(map[topology.CertificateID]place, room)
+	d.f, d.index = f, make(map[topology.CertificateID]extent, room)
 	d.mu.Unlock()
 	if err := s.run(); err != nil {
 		return s.damaged, err
@@ -120,7 +120,7 @@ func (d *file) load() (damaged int, err error) {
 // scan finds the records of a file.
 type scan struct {
 	r       *bufio.Reader
-	found   func(topology.CertificateID, place)
+	found   func(topology.CertificateID, extent)
 	end     int64 // behind the last record that is whole; 0 if there is no head
 	damaged int
 }
@@ -161,7 +161,7 @@ func (s *scan) run() error {
 			return s.cut(err, true)
 		}
 		if crc32.Checksum(body[headSize:headSize+length], castagnoli) == sum {
-			s.found(id, place{uint32(at), uint32(length)})
+			s.found(id, extent{uint32(at), uint32(length)})
 		} else {
 			s.damaged++
 		}
@@ -205,7 +205,7 @@ func parseHead(b []byte) (id topology.CertificateID, length int, sum uint32, ok 
 }
 
 // put notes where a record is. The caller holds mu.
-func (d *file) put(id topology.CertificateID, at place) {
+func (d *file) put(id topology.CertificateID, at extent) {
 	if was, ok := d.index[id]; ok {
 		d.live -= units(int(was.length)) * align
 	}
@@ -279,7 +279,7 @@ func (d *file) add(all []*topologyv1.SealedCertificate) error {
 		return os.ErrClosed
 	}
 	var b []byte
-	var places []place
+	var extents []extent
 	var ids []topology.CertificateID
 	for _, c := range all {
 		body, err := proto.Marshal(c)
@@ -290,7 +290,7 @@ func (d *file) add(all []*topologyv1.SealedCertificate) error {
 			continue
 		}
 		id := topology.CertificateID(c.GetId())
-		places = append(places, place{uint32((end + int64(len(b))) / align), uint32(len(body))})
+		extents = append(extents, extent{uint32((end + int64(len(b))) / align), uint32(len(body))})
 		ids = append(ids, id)
 		b = appendRecord(b, id, body)
 	}
@@ -306,7 +306,7 @@ func (d *file) add(all []*topologyv1.SealedCertificate) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, id := range ids {
-		d.put(id, places[i])
+		d.put(id, extents[i])
 	}
 	d.end = end + int64(len(b))
 	return nil
@@ -367,8 +367,8 @@ func (d *file) compact(wanted func(topology.CertificateID) bool) error {
 
 func (d *file) copyTo(
 	to io.Writer, wanted func(topology.CertificateID) bool,
-) (index map[topology.CertificateID]place, end int64, err error) {
-	index = make(map[topology.CertificateID]place)
+) (index map[topology.CertificateID]extent, end int64, err error) {
+	index = make(map[topology.CertificateID]extent)
 	w := bufio.NewWriterSize(to, 1<<20)
 	head := make([]byte, align)
 	copy(head, fileMagic)
@@ -387,7 +387,7 @@ func (d *file) copyTo(
 		if _, err := w.Write(record); err != nil {
 			return nil, 0, err
 		}
-		index[id] = place{uint32(end / align), uint32(length)}
+		index[id] = extent{uint32(end / align), uint32(length)}
 		end += int64(len(record))
 	}
 	return index, end, w.Flush()

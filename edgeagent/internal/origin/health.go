@@ -55,9 +55,9 @@ type health struct {
 	failure   string
 }
 
-// A place names a health: an origin as long as it looks at the same place. The Media Library is one
-// for each account, so that no account can spoil it for another.
-type place struct {
+// A healthKey names a health: an origin as long as it looks at the same place. The Media Library is
+// one for each account, so that no account can spoil it for another.
+type healthKey struct {
 	uid, account string
 	target       uint64
 	site         string // of an origin that asks several
@@ -67,12 +67,12 @@ type place struct {
 type healths struct {
 	now     func() time.Time
 	metrics *metrics
-	known   *lru.Cache[place, *health]
+	known   *lru.Cache[healthKey, *health]
 	mu      sync.Mutex // held to add one
 }
 
 func newHealths(now func() time.Time, m *metrics) *healths {
-	known, _ := lru.New[place, *health](maxHealths) // an error is one of a size that is not positive
+	known, _ := lru.New[healthKey, *health](maxHealths) // an error is one of a size that is not positive
 	return &healths{now: now, metrics: m, known: known}
 }
 
@@ -96,9 +96,9 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	if ask.Test {
 		return newHealth(k, o, ask.Account.ID, hs.now, hs.metrics)
 	}
-	p := place{uid: MediaKind, account: ask.Account.ID}
+	p := healthKey{uid: MediaKind, account: ask.Account.ID}
 	if o != nil {
-		p = place{uid: o.UID, target: o.Target}
+		p = healthKey{uid: o.UID, target: o.Target}
 		if k.Site != nil {
 			p.site = k.Site(o, ask)
 		}
@@ -136,8 +136,8 @@ func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time
 }
 
 // all returns those of the origins that were asked of late.
-func (hs *healths) all() map[place]*health {
-	all := make(map[place]*health)
+func (hs *healths) all() map[healthKey]*health {
+	all := make(map[healthKey]*health)
 	for _, p := range hs.known.Keys() {
 		if h, ok := hs.known.Peek(p); ok && !h.unasked() {
 			all[p] = h

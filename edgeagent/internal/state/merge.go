@@ -25,11 +25,11 @@ type merge struct {
 	asOf            time.Time
 
 	seed maphash.Seed
-	last map[uint64]place
+	last map[uint64]frameAt
 }
 
-// place is a change's frame in a journal.
-type place struct {
+// frameAt is where the frame of a change lies: in which journal, and from which offset on.
+type frameAt struct {
 	journal uint64
 	offset  int64
 }
@@ -64,9 +64,9 @@ func (m merge) run() {
 
 // write returns the new snapshot, fsynced.
 func (m merge) write() (*os.File, int64, error) {
-	m.seed, m.last = maphash.MakeSeed(), make(map[uint64]place)
+	m.seed, m.last = maphash.MakeSeed(), make(map[uint64]frameAt)
 	for n := m.snapshot; n <= m.until; n++ {
-		err := m.scan(n, func(c Change, at place) error {
+		err := m.scan(n, func(c Change, at frameAt) error {
 			m.last[maphash.String(m.seed, c.Key)] = at
 			return nil
 		})
@@ -113,7 +113,7 @@ func (m merge) copyTo(f *os.File) (size int64, err error) {
 		return emit(c)
 	})
 	for n := m.snapshot; n <= m.until && err == nil; n++ {
-		err = m.scan(n, func(c Change, at place) error {
+		err = m.scan(n, func(c Change, at frameAt) error {
 			if m.last[maphash.String(m.seed, c.Key)] != at {
 				return nil
 			}
@@ -132,9 +132,9 @@ func (m merge) copyTo(f *os.File) (size int64, err error) {
 	return size, w.Flush()
 }
 
-func (m merge) scan(journal uint64, visit func(c Change, at place) error) error {
+func (m merge) scan(journal uint64, visit func(c Change, at frameAt) error) error {
 	return m.read(m.dir.path("journal", journal), func(c Change, offset int64) error {
-		return visit(c, place{journal, offset})
+		return visit(c, frameAt{journal, offset})
 	})
 }
 
