@@ -240,7 +240,7 @@ func changeDomain(p *page) error {
 	} else {
 		var resp *adminv1.UpdateCustomDomainResponse
 		resp, err = p.domains().UpdateCustomDomain(p.ctx, &adminv1.UpdateCustomDomainRequest{
-			CustomDomain: input2(v.Domain),
+			CustomDomain: updateInput(v.Domain),
 			UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"mode", "url_endpoint", "tls", "https", "hsts"}},
 			RequestId:    v.RequestID(),
 		})
@@ -255,8 +255,8 @@ func changeDomain(p *page) error {
 	return p.goTo(p.at("domains", id), revision, word)
 }
 
-// input2 is input with the name and etag, which an update needs.
-func input2(d *topologyv1.CustomDomain) *topologyv1.CustomDomain {
+// updateInput is input with the name and etag, which an update needs.
+func updateInput(d *topologyv1.CustomDomain) *topologyv1.CustomDomain {
 	out := input(d)
 	out.Name, out.Etag = d.GetName(), d.GetEtag()
 	return out
