@@ -19,7 +19,8 @@ func Advance(
 	was *storev1.DomainFacts, state topologyv1.CustomDomain_State, f Finding, now time.Time,
 ) (*storev1.DomainFacts, topologyv1.CustomDomain_State) {
 	next := &storev1.DomainFacts{
-		Uid: was.GetUid(), Certificate: was.GetCertificate(), Issuance: was.GetIssuance(), Records: f.Records, Caa: f.CAA,
+		Uid: was.GetUid(), Certificate: was.GetCertificate(), Issuance: was.GetIssuance(), Records: f.Records,
+		Caa: f.CAA,
 		Looks: was.GetLooks(), GoneSince: was.GetGoneSince(), WantingSince: was.GetWantingSince(),
 	}
 	at := timestamppb.New(now)

@@ -46,8 +46,8 @@ type DomainFacts struct {
 	WantingSince *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=wanting_since,json=wantingSince,proto3" json:"wanting_since,omitempty"`
 	// How the certificate is got from issuers. Unset while none was wanted from one.
 	Issuance *Issuance `protobuf:"bytes,10,opt,name=issuance,proto3" json:"issuance,omitempty"`
-	// The CAA records that count for the name (RFC 8659), each as `name CAA value`. Empty: anybody may
-	// issue, or no certificate is ordered.
+	// The CAA records that count for the name (RFC 8659), each as `name CAA value`. Empty: anybody
+	// may issue, or no certificate is ordered.
 	Caa           []string `protobuf:"bytes,11,rep,name=caa,proto3" json:"caa,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
