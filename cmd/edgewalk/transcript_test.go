@@ -186,6 +186,7 @@ var tamed = []struct {
 	{regexp.MustCompile(`edgewalk-test-[a-z0-9]+`), "edgewalk-test-RANDOM"},
 	{regexp.MustCompile(`\d+ of 240 in 3 h +\d+`), "N of 240 in 3 h  N"},
 	{regexp.MustCompile(`(?m)^\S+ orders\.$`), "HOST:PORT orders."},
+	{regexp.MustCompile(`(/account/)[\w-]{43}`), "${1}ID"},
 	{regexp.MustCompile(`\S*…`), "CUT…"},
 	{regexp.MustCompile(`(\S)   +`), "$1  "}, // Columns are as wide as what was tamed.
 	{regexp.MustCompile(`(?m) +$`), ""},

@@ -42,6 +42,7 @@ func (s issuers) describeIssuer(one issuer.Stand) *adminv1.Issuer {
 	m := &adminv1.Issuer{
 		Name: one.Name, DirectoryUrl: one.Directory, Profile: one.Profile, State: adminv1.Issuer_READY,
 		Message: one.Message, Running: int32(one.Running), Queued: int32(one.Queued),
+		AccountUrl: one.Account,
 		Buckets: []*adminv1.Issuer_Bucket{{
 			Name: "orders", Limit: int32(one.OrdersLimit), Used: int32(one.OrdersUsed),
 			Span: durationpb.New(one.OrdersSpan),

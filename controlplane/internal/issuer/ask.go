@@ -48,6 +48,8 @@ type Stand struct {
 	Message string
 	// ETA is how long the last name that waits will wait.
 	ETA time.Duration
+	// Account is the URL of the account there, empty if there is none yet.
+	Account string
 }
 
 // List returns how the issuers stand, in the order of preference, as the control plane that leads
@@ -69,6 +71,9 @@ func (s *Service) List(ctx context.Context) (all []Stand, err error) {
 			stand.ETA = stand.Wait + etaOf(s.clients, p.Queued)
 		}
 		stand.Message = cmp.Or(stand.Message, p.Skew)
+		if stand.Account, err = c.accountURL(ctx); err != nil {
+			return nil, err
+		}
 		all = append(all, stand)
 	}
 	return all, nil

@@ -109,14 +109,9 @@ func (c *client) register(ctx context.Context, fence *store.Fence) (acme.Account
 		return account, nil
 	}
 	account = acme.Account{PrivateKey: c.key.PrivateKey}
-	stored, err := c.store.ACME(ctx, c.registrationName())
-	if err != nil {
+	var err error
+	if account.Location, err = c.accountURL(ctx); err != nil {
 		return account, err
-	}
-	var known registration
-	if stored != nil && json.Unmarshal(stored, &known) == nil &&
-		known.Directory == c.Directory && known.KeyID == c.KeyID {
-		account.Location = known.URL
 	}
 	if account.Location == "" {
 		if account, err = c.newAccount(ctx, account); err != nil {
@@ -136,6 +131,20 @@ func (c *client) register(ctx context.Context, fence *store.Fence) (acme.Account
 	c.account = account
 	c.mu.Unlock()
 	return account, nil
+}
+
+// accountURL is the URL of the account as etcd has it, empty if there is none.
+func (c *client) accountURL(ctx context.Context) (string, error) {
+	stored, err := c.store.ACME(ctx, c.registrationName())
+	if err != nil {
+		return "", err
+	}
+	var known registration
+	if stored != nil && json.Unmarshal(stored, &known) == nil &&
+		known.Directory == c.Directory && known.KeyID == c.KeyID {
+		return known.URL, nil
+	}
+	return "", nil
 }
 
 // newAccount makes the account, or finds the one that the key has already (RFC 8555 7.3).

@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"os"
 	"path/filepath"
@@ -48,6 +49,19 @@ func (r *rig) set(more ...string) {
 	r.Set("example.com", "", strings.Join(more, "\n"))
 }
 
+// passUntil has time pass until the certificate of a domain stands as it is to: a look may have
+// begun before DNS was set.
+func (r *rig) passUntil(account, name, want string) {
+	r.t.Helper()
+	r.await(name+" is "+want, func() bool {
+		got := r.state(account, name)
+		if got != want && strings.HasPrefix(got, "WAITING") {
+			r.pass(30 * time.Second)
+		}
+		return got == want
+	})
+}
+
 func (r *rig) token(account string) string {
 	r.t.Helper()
 	record, _, err := r.store.Get(r.t.Context(), topology.Key{Kind: topology.KindAccounts, Account: account})
@@ -72,8 +86,7 @@ func TestWildcardByDNS(t *testing.T) {
 		t.Errorf("it wants %q, want %q", fact.GetWant(), want)
 	}
 	r.set("_acme-challenge CNAME "+goal, "_acme-challenge TXT left-behind")
-	r.pass(time.Minute)
-	r.awaitState("acme", "*.example.com", "WAITING DNS01_CONFLICT")
+	r.passUntil("acme", "*.example.com", "WAITING DNS01_CONFLICT")
 	fact, _ = r.fact("acme", "*.example.com")
 	if !strings.Contains(fact.GetMessage(), `TXT "left-behind" stands beside the CNAME at _acme-challenge.example.com`) {
 		t.Errorf("it says %q", fact.GetMessage())
@@ -82,8 +95,7 @@ func TestWildcardByDNS(t *testing.T) {
 		t.Errorf("orders before: %v", n)
 	}
 	r.set("_acme-challenge CNAME " + goal)
-	r.pass(time.Minute)
-	r.awaitState("acme", "*.example.com", "ISSUED")
+	r.passUntil("acme", "*.example.com", "ISSUED")
 	if err := r.leaf("acme", "*.example.com").VerifyHostname("a.example.com"); err != nil {
 		t.Error(err)
 	}
@@ -141,5 +153,54 @@ func TestWildcardByHook(t *testing.T) {
 	r.awaitState("acme", "*.example.com", "ISSUED")
 	if want := "cleanup " + strings.Join(words[1:], " "); lines()[1] != want {
 		t.Errorf("the hook was run with %q, want %q", lines()[1:], want)
+	}
+}
+
+// A TXT record that lets the deployment's account have certificates for good is enough, also for a
+// wildcard and before the name leads here. One that is not right is told, with the record to set.
+func TestPersistentRecord(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.replica("cp1")
+	r.claim("acme", "other.example.com") // and so there is an account
+	r.awaitState("acme", "other.example.com", "ISSUED")
+	stored, err := r.store.ACME(t.Context(), "accounts/le")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var registered struct{ URL string }
+	if err := json.Unmarshal(stored, &registered); err != nil {
+		t.Fatal(err)
+	}
+	account := registered.URL
+	const record, at = "_validation-persist TXT ", "_validation-persist.example.com"
+	good := acmetest.CAA + "; accounturi=" + account + "; policy=wildcard"
+	r.claim("acme", "*.example.com")
+	for _, step := range []struct{ record, told string }{
+		{acmetest.CAA + "; accounturi=" + account + "/9; policy=wildcard", "accounturi is another account"},
+		{acmetest.CAA + "; accounturi=" + account, "a wildcard needs policy=wildcard"},
+		{good + "; persistUntil=1", "persistUntil is over"},
+	} {
+		r.set(record + `"` + step.record + `"`)
+		r.await(step.told, func() bool {
+			r.pass(time.Minute)
+			fact, _ := r.fact("acme", "*.example.com")
+			return strings.HasSuffix(fact.GetMessage(), "the TXT record at "+at+" does not count: "+step.told) &&
+				slices.Equal(fact.GetWant(), []string{at + ` TXT "` + good + `"`})
+		})
+	}
+	if n := r.ca.Orders("*.example.com"); n > 0 {
+		t.Errorf("%d orders before the record was right", n)
+	}
+	const away = "images.away.example.com"
+	r.set(record+`"`+good+`"`, `_validation-persist.images.away TXT "`+good+`"`, "images.away A 127.0.0.1")
+	r.passUntil("acme", "*.example.com", "ISSUED")
+	if err := r.leaf("acme", "*.example.com").VerifyHostname("a.example.com"); err != nil {
+		t.Error(err)
+	}
+	r.claim("globex", away)
+	r.awaitState("globex", away, "ISSUED")
+	if n := r.ca.AllOrders(); n["*.example.com"] != 1 || n[away] != 1 {
+		t.Errorf("orders: %v", n)
 	}
 }

@@ -12,8 +12,9 @@ import (
 
 // method is how an issuer is shown that a name is the account's.
 type method struct {
-	// kind is the type of the challenge (RFC 8555 8).
-	kind string
+	// kind is the type of the challenge (RFC 8555 8), and or, empty for none, that of another one
+	// which is answered where an issuer does not offer it.
+	kind, or string
 	// publish makes the answer to a challenge visible, and takeBack ends that; both may be called
 	// again, also by another control plane. Nil: edges answer by themselves.
 	publish  func(context.Context, acme.Challenge) error
@@ -23,10 +24,14 @@ type method struct {
 // find returns the challenge of an authorization for the method.
 func (m method) find(authz acme.Authorization) (acme.Challenge, error) {
 	var offered []string
-	for _, ch := range authz.Challenges {
-		if ch.Type == m.kind {
-			return ch, nil
+	for _, kind := range []string{m.kind, m.or} {
+		for _, ch := range authz.Challenges {
+			if ch.Type == kind {
+				return ch, nil
+			}
 		}
+	}
+	for _, ch := range authz.Challenges {
 		offered = append(offered, ch.Type)
 	}
 	return acme.Challenge{}, fault{

@@ -33,13 +33,26 @@ func (l *leader) prepare(
 	if m, fact, err = l.choose(ctx, session, sub); err != nil {
 		return m, nil, nil, err
 	}
+	all := l.candidates(sub)
+	if m.kind != acme.ChallengeTypeDNS01 {
+		may, err := l.persists(ctx, session, sub, all, fact)
+		if err != nil {
+			return m, nil, nil, err
+		}
+		if len(may) > 0 {
+			or := m.kind
+			if l.checkRouting(sub, m, r) != nil { // it could not be answered
+				or = ""
+			}
+			all, m, fact = may, method{kind: acme.ChallengeTypeDNSPersist01, or: or}, nil
+		}
+	}
 	if fact != nil {
 		return m, nil, l.patient(sub, fact), nil
 	}
 	if fact = l.checkRouting(sub, m, r); fact != nil {
 		return m, nil, fact, nil
 	}
-	all := l.candidates(sub)
 	if len(all) == 0 {
 		return m, nil, noIssuer(sub), nil
 	}

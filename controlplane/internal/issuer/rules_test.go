@@ -431,3 +431,41 @@ func TestDecide(t *testing.T) {
 		}
 	}
 }
+
+// What of a TXT record that lets an account have certificates for good counts.
+func TestParsePersist(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"ca.test; accounturi=https://ca.test/1":                           "ca.test https://ca.test/1 false",
+		" CA.test ;\tAccountURI = https://ca.test/1 ; policy = WildCard ": "ca.test https://ca.test/1 true",
+		"ca.test;accounturi=u;policy=none":                                "ca.test u false",
+		"ca.test;accounturi=u;persistUntil=60;later=x":                    "ca.test u false until 60",
+		"ca.test":                             "",
+		"":                                    "",
+		"; accounturi=u":                      "",
+		"ca.test; accounturi=u;":              "",
+		"ca.test; accounturi":                 "",
+		"ca.test; accounturi=u; accounturi=u": "",
+		"ca.test; accounturi=u; persistUntil=soon": "",
+	} {
+		got := ""
+		if p, ok := parsePersist(text); ok {
+			got = fmt.Sprint(p.issuer, " ", p.account, " ", p.wildcard)
+			if !p.until.IsZero() {
+				got += fmt.Sprint(" until ", p.until.Unix())
+			}
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func FuzzParsePersist(f *testing.F) {
+	f.Add("ca.test; accounturi=https://ca.test/1; policy=wildcard; persistUntil=60")
+	f.Fuzz(func(t *testing.T, text string) {
+		if p, ok := parsePersist(text); ok && (p.issuer == "" || strings.Contains(p.account, ";")) {
+			t.Errorf("%q is read as %+v", text, p)
+		}
+	})
+}

@@ -38,7 +38,7 @@ func issuersTable(resp *adminv1.ListIssuersResponse, now time.Time) table {
 	if len(resp.GetIssuers()) == 0 {
 		return table{below: []string{"There are no issuers: edgewalk controlplane --acme-issuer names one."}}
 	}
-	t := table{head: []string{"ISSUER", "STATE", "ORDERS", "RUNNING", "QUEUED", "+PROFILE", "+DIRECTORY"}}
+	t := table{head: []string{"ISSUER", "STATE", "ORDERS", "RUNNING", "QUEUED", "+PROFILE", "+DIRECTORY", "+ACCOUNT"}}
 	for _, one := range resp.GetIssuers() {
 		t.rows = append(t.rows, issuerRow(one, now))
 		if one.GetMessage() != "" {
@@ -72,6 +72,6 @@ func issuerRow(one *adminv1.Issuer, now time.Time) []string {
 	}
 	return []string{
 		one.GetName(), state, strings.Join(buckets, "; "), fmt.Sprint(one.GetRunning()), queued, one.GetProfile(),
-		one.GetDirectoryUrl(),
+		one.GetDirectoryUrl(), one.GetAccountUrl(),
 	}
 }

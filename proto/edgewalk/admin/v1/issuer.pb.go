@@ -103,7 +103,10 @@ type Issuer struct {
 	// Names that wait for an order.
 	Queued int32 `protobuf:"varint,9,opt,name=queued,proto3" json:"queued,omitempty"`
 	// How long the last of them will wait at today's limits.
-	Eta           *durationpb.Duration `protobuf:"bytes,10,opt,name=eta,proto3" json:"eta,omitempty"`
+	Eta *durationpb.Duration `protobuf:"bytes,10,opt,name=eta,proto3" json:"eta,omitempty"`
+	// Where the deployment's account is there (RFC 8555 7.3), which records in DNS name that let it
+	// alone have certificates. Empty: there is none yet.
+	AccountUrl    string `protobuf:"bytes,11,opt,name=account_url,json=accountUrl,proto3" json:"account_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +209,13 @@ func (x *Issuer) GetEta() *durationpb.Duration {
 		return x.Eta
 	}
 	return nil
+}
+
+func (x *Issuer) GetAccountUrl() string {
+	if x != nil {
+		return x.AccountUrl
+	}
+	return ""
 }
 
 // ListIssuersRequest asks for all.
@@ -377,7 +387,7 @@ var File_edgewalk_admin_v1_issuer_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/admin/v1/issuer.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x04\n" +
+	"\x1eedgewalk/admin/v1/issuer.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x04\n" +
 	"\x06Issuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rdirectory_url\x18\x02 \x01(\tR\fdirectoryUrl\x12\x18\n" +
@@ -390,7 +400,9 @@ const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\arunning\x18\b \x01(\x05R\arunning\x12\x16\n" +
 	"\x06queued\x18\t \x01(\x05R\x06queued\x12+\n" +
 	"\x03eta\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x03eta\x1au\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03eta\x12\x1f\n" +
+	"\vaccount_url\x18\v \x01(\tR\n" +
+	"accountUrl\x1au\n" +
 	"\x06Bucket\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x12\n" +
