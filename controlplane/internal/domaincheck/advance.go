@@ -118,15 +118,20 @@ func schedule(next *storev1.DomainFacts, state topologyv1.CustomDomain_State, no
 	next.Ownership.NextCheck, next.Routing.NextCheck = next.GetDue(), next.GetDue()
 }
 
-// quickLooks is how often a domain is looked at every 15 s.
-const quickLooks = 8
+const (
+	// quickLooks is how often a domain is looked at every 15 s.
+	quickLooks = 8
+	// everyMinute leaves a look the time that it takes, so that what is set in DNS counts within a
+	// minute.
+	everyMinute = 57 * time.Second
+)
 
 func pause(looks int, waiting time.Duration) time.Duration {
 	switch {
 	case looks <= quickLooks:
 		return 15 * time.Second
 	case waiting < time.Hour:
-		return time.Minute
+		return everyMinute
 	case waiting < 6*time.Hour:
 		return 5 * time.Minute
 	case waiting < 7*24*time.Hour:

@@ -1,6 +1,7 @@
 package domaincheck
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -34,7 +35,8 @@ type world struct {
 	looker *Looker
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
+	t.Helper()
 	n := dnstest.New(t, "ns1.example.net=127.0.0.11", "ns2.example.net=127.0.0.12", "ns.edge.example=127.0.0.13")
 	n.Zone("com", "ns1.example.net", "")
 	n.Zone("example.com", "ns1.example.net ns2.example.net", "")
@@ -79,7 +81,7 @@ func newWorld(t *testing.T) *world {
 func loopback(a netip.Addr) bool { return a.IsLoopback() }
 
 // serveAt serves at addresses with one port; nil takes connections and says nothing.
-func serveAt(t *testing.T, handlers map[string]http.Handler) (port int) {
+func serveAt(t testing.TB, handlers map[string]http.Handler) (port int) {
 	t.Helper()
 attempt:
 	for range 100 {
@@ -115,10 +117,9 @@ attempt:
 }
 
 // check looks at a name once.
-func (w *world) check(t *testing.T, name string) (Finding, *Evidence) {
-	t.Helper()
+func (w *world) check(ctx context.Context, name string) (Finding, *Evidence) {
 	s := Subject{Name: name, Token: mine}
-	e := w.looker.Look(t.Context(), s)
+	e := w.looker.Look(ctx, s)
 	return Judge(s, e, w.looker.goal(mine), w.looker.Target != ""), e
 }
 
@@ -170,25 +171,12 @@ func TestFaults(t *testing.T) {
 			t.Run(title, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				name := "images.example.com"
-				var script, want strings.Builder
-				for line := range strings.Lines(rest) {
-					if command, ok := strings.CutPrefix(line, ">"); ok {
-						script.WriteString(line)
-						if named, ok := strings.CutPrefix(strings.TrimSpace(command), "name "); ok {
-							name = named
-							continue
-						}
-						w.do(t, strings.TrimSpace(command))
-						continue
-					}
-					want.WriteString(line)
-				}
-				f, e := w.check(t, name)
+				name, script, want := w.play(t, rest)
+				f, e := w.check(t.Context(), name)
 				got := ports.ReplaceAllString(lines(f), ":PORT") + challengeLine(name, e)
-				results[i] = title + "\n" + script.String() + got
-				if !*rewrite && strings.TrimSpace(got) != strings.TrimSpace(want.String()) {
-					t.Errorf("told\n%s\nwant\n%s", got, want.String())
+				results[i] = title + "\n" + script + got
+				if !*rewrite && strings.TrimSpace(got) != strings.TrimSpace(want) {
+					t.Errorf("told\n%s\nwant\n%s", got, want)
 				}
 			})
 		}
@@ -198,6 +186,55 @@ func TestFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// play makes the fault of a case, and returns the name that it is about, what makes it, and what is
+// told.
+func (w *world) play(tb testing.TB, text string) (name, script, want string) {
+	tb.Helper()
+	name = "images.example.com"
+	for line := range strings.Lines(text) {
+		command, ok := strings.CutPrefix(line, ">")
+		if !ok {
+			want += line
+			continue
+		}
+		script += line
+		if named, ok := strings.CutPrefix(strings.TrimSpace(command), "name "); ok {
+			name = named
+			continue
+		}
+		w.do(tb, strings.TrimSpace(command))
+	}
+	return name, script, want
+}
+
+// BenchmarkChecks measures how long the check of each fault takes, with the patience that a control
+// plane has.
+func BenchmarkChecks(b *testing.B) {
+	text, err := os.ReadFile(filepath.Join("testdata", "faults.txt"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	slowest, which := time.Duration(0), ""
+	for b.Loop() {
+		for _, one := range strings.Split(string(text), "== ")[1:] {
+			title, rest, _ := strings.Cut(one, "\n")
+			w := newWorld(b)
+			name, _, _ := w.play(b, rest)
+			w.looker.Probe.Timeout = 0
+			w.looker.Resolver = resolver.New(resolver.Config{
+				Resolvers: []netip.AddrPort{w.Resolver}, Port: w.Resolver.Port(), Allow: loopback,
+			})
+			began := time.Now()
+			w.check(b.Context(), name)
+			if took := time.Since(began); took > slowest {
+				slowest, which = took, title
+			}
+		}
+	}
+	b.ReportMetric(slowest.Seconds(), "s-slowest")
+	b.Logf("the slowest is: %s", which)
 }
 
 var ports = regexp.MustCompile(`:\d{4,5}\b`)
@@ -218,7 +255,7 @@ func challengeLine(name string, e *Evidence) string {
 // do makes a fault: `zone NAME SERVERS: RECORDS`, `set ZONE [SERVER]: RECORDS` with records parted
 // by `;`, `fail ZONE CODE`, `lame ZONE SERVER`, `mute SERVER`, `dnssec ZONE`, `stale ZONE:
 // RECORDS`, `target HOST`, `challenges ZONE`, `hook`, or `patience DURATION`.
-func (w *world) do(t *testing.T, command string) {
+func (w *world) do(t testing.TB, command string) {
 	t.Helper()
 	head, records, _ := strings.Cut(command, ": ")
 	records = strings.NewReplacer(";", "\n", "MINE", mine, "FOREIGN", foreign).Replace(records)
@@ -276,13 +313,13 @@ func TestWhatIsToldHelps(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
 				w.Zone(test.zone, "ns1.example.net ns2.example.net", strings.ReplaceAll(test.before, ";", "\n"))
-				f, e := w.check(t, "images.example.com")
+				f, e := w.check(t.Context(), "images.example.com")
 				after, any := apply(t, w, test.zone, test.before, f, e, option)
 				if !any {
 					t.Skip("there is no such option")
 				}
 				w.Set(test.zone, "", after)
-				if f, _ := w.check(t, "images.example.com"); !f.Proven ||
+				if f, _ := w.check(t.Context(), "images.example.com"); !f.Proven ||
 					f.Routing.GetState() != topologyv1.DomainRouting_HERE ||
 					len(f.Records) > 0 {
 					t.Errorf("after\n%s\nit is\n%s", after, lines(f))

@@ -21,8 +21,6 @@ const (
 	udpSize = 1232
 	// maxRecords are the records of an answer that are read.
 	maxRecords = 300
-	// attempts is how often a server is asked over UDP, which loses messages.
-	attempts = 2
 )
 
 // message is an answer of a server, as far as it counts.
@@ -42,12 +40,11 @@ func (r *Resolver) exchange(
 	if err != nil {
 		return message{}, err
 	}
-	var m message
-	for range attempts {
-		m, err = r.overUDP(ctx, to, id, packed, q)
-		if err == nil || ctx.Err() != nil {
-			break
-		}
+	// UDP loses messages: there are two attempts, and the second has more time.
+	first := r.timeout / 3
+	m, err := r.overUDP(ctx, to, id, packed, q, first)
+	if err != nil && ctx.Err() == nil {
+		m, err = r.overUDP(ctx, to, id, packed, q, r.timeout-first)
 	}
 	if err == nil && !m.truncated {
 		return m, nil
@@ -61,12 +58,14 @@ func (r *Resolver) exchange(
 	return m, nil
 }
 
+var errSilent = errors.New("no answer in time")
+
 // plain leaves out of an error what an address says already.
 func plain(err error) error {
 	var op *net.OpError
 	switch {
 	case errors.As(err, &op) && op.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return errors.New("no answer in time")
+		return errSilent
 	case errors.As(err, &op):
 		return op.Err
 	}
@@ -98,13 +97,15 @@ func packQuestion(q question, recursion, unchecked bool) (id uint16, packed []by
 	return id, packed, err
 }
 
-func (r *Resolver) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: r.timeout}
+func (r *Resolver) dial(
+	ctx context.Context, network string, to netip.AddrPort, timeout time.Duration,
+) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: timeout}
 	conn, err := dialer.DialContext(ctx, network, to.String())
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(r.timeout)
+	deadline := time.Now().Add(timeout)
 	if until, ok := ctx.Deadline(); ok && until.Before(deadline) {
 		deadline = until
 	}
@@ -112,9 +113,9 @@ func (r *Resolver) dial(ctx context.Context, network string, to netip.AddrPort) 
 }
 
 func (r *Resolver) overUDP(
-	ctx context.Context, to netip.AddrPort, id uint16, packed []byte, q question,
+	ctx context.Context, to netip.AddrPort, id uint16, packed []byte, q question, timeout time.Duration,
 ) (message, error) {
-	conn, err := r.dial(ctx, "udp", to)
+	conn, err := r.dial(ctx, "udp", to, timeout)
 	if err != nil {
 		return message{}, err
 	}
@@ -139,7 +140,7 @@ func (r *Resolver) overUDP(
 func (r *Resolver) overTCP(
 	ctx context.Context, to netip.AddrPort, id uint16, packed []byte, q question,
 ) (message, error) {
-	conn, err := r.dial(ctx, "tcp", to)
+	conn, err := r.dial(ctx, "tcp", to, r.timeout)
 	if err != nil {
 		return message{}, err
 	}

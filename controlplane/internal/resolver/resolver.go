@@ -31,7 +31,7 @@ const (
 	// maxServers are the name servers of a zone that are asked.
 	maxServers = 8
 	// defaultTimeout is for one question to one server.
-	defaultTimeout = 2 * time.Second
+	defaultTimeout = 1500 * time.Millisecond
 )
 
 // Config says whom to ask.
@@ -40,7 +40,8 @@ type Config struct {
 	Resolvers []netip.AddrPort
 	// Port is the port of name servers. Default: 53.
 	Port uint16
-	// Timeout is for one question to one server, which is asked twice. Default: 2 s.
+	// Timeout is for one question to one server, which is asked again after a third of it. Default:
+	// 1.5 s.
 	Timeout time.Duration
 	// Allow says which addresses name servers may have, because who owns a zone says where they
 	// are. Default: public ones.
@@ -207,14 +208,15 @@ func (r Record) same(other Record) bool {
 	return r.Name == other.Name && r.Type == other.Type && r.Value == other.Value
 }
 
-// Session is what is found out for one purpose: no question is asked twice. Its methods may be
-// called at the same time.
+// Session is what is found out for one purpose: no question is asked twice, and a name server that
+// is silent is not asked another one. Its methods may be called at the same time.
 type Session struct {
 	resolver *Resolver
 
-	mu    sync.Mutex
-	known map[question]*memo
-	zones map[string]*zoneMemo
+	mu     sync.Mutex
+	known  map[question]*memo
+	zones  map[string]*zoneMemo
+	silent map[netip.Addr]error // name servers
 }
 
 type question struct {
@@ -235,7 +237,10 @@ type zoneMemo struct {
 
 // Session begins a session.
 func (r *Resolver) Session() *Session {
-	return &Session{resolver: r, known: make(map[question]*memo), zones: make(map[string]*zoneMemo)}
+	return &Session{
+		resolver: r, known: make(map[question]*memo), zones: make(map[string]*zoneMemo),
+		silent: make(map[netip.Addr]error),
+	}
 }
 
 // kinds are the types that can be asked for.
@@ -349,7 +354,7 @@ func (s *Session) askServers(ctx context.Context, z zone, q question) []View {
 		asked.Go(func() {
 			views[i] = View{Server: server.name, Outcome: Unasked, Err: server.err}
 			for _, addr := range server.addrs {
-				m, err := s.resolver.exchange(ctx, netip.AddrPortFrom(addr, s.resolver.port), q, false, false)
+				m, err := s.askServer(ctx, addr, q)
 				views[i] = viewOf(server.name, q, m, err)
 				if err == nil && !m.authoritative && m.rcode == dnsmessage.RCodeSuccess && len(m.answers) == 0 {
 					views[i].Outcome, views[i].Err = Unasked, fmt.Errorf(
@@ -366,6 +371,23 @@ func (s *Session) askServers(ctx context.Context, z zone, q question) []View {
 	}
 	asked.Wait()
 	return views
+}
+
+// askServer asks a name server, unless it has been silent.
+func (s *Session) askServer(ctx context.Context, at netip.Addr, q question) (message, error) {
+	s.mu.Lock()
+	err := s.silent[at]
+	s.mu.Unlock()
+	if err != nil {
+		return message{}, err
+	}
+	m, err := s.resolver.exchange(ctx, netip.AddrPortFrom(at, s.resolver.port), q, false, false)
+	if errors.Is(err, errSilent) && ctx.Err() == nil {
+		s.mu.Lock()
+		s.silent[at] = err
+		s.mu.Unlock()
+	}
+	return m, err
 }
 
 // askResolvers returns what recursive resolvers say, and whether one took DNSSEC for broken.
