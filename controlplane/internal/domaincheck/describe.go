@@ -142,9 +142,10 @@ func (s *Service) endsSoon(
 }
 
 // Ready reports whether a domain is served as it is meant to be: it leads here, and has a
-// certificate if it is to have one.
+// certificate if it is to have one, which an edge can serve if there are edges.
 func (s *Service) Ready(c *topologyv1.CustomDomain) bool {
-	if c.GetState() != topologyv1.CustomDomain_ACTIVE {
+	if edges := c.GetCertificate().GetEdges(); c.GetState() != topologyv1.CustomDomain_ACTIVE ||
+		edges.GetTotal() > 0 && edges.GetServing() == 0 {
 		return false
 	}
 	switch c.GetRouting().GetState() {
