@@ -60,6 +60,7 @@ var measurements = []measurement{
 	{"coalesce", "1,000 clients at once for one file that is not cached, behind a slow origin", 5 * time.Minute, coalesce, ""},
 	{"trouble", "other endpoints while 1,000 clients wait for an origin that stalls; a walk past a dead origin", 5 * time.Minute, trouble, ""},
 	{"fleet", "what a control plane does for many edges, many writers and many domains, beside the goals", 2 * time.Hour, fleetFigures, fleetHelp()},
+	{"certs", "what 100,000 or 1,000,000 certificates of domains cost an edge; the slowest check of a domain", 10 * time.Minute, certs, ""},
 	{"restart", "time from exec to hits after a restart with 100,000 objects", 10 * time.Minute, restart, ""},
 }
 
@@ -130,7 +131,7 @@ func carryOut(ctx context.Context, args []string, o options) (*bench, error) {
 	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, fleet: 200, miss: 1000, coalesce: 1000, trouble: 2000)")
 	flags.IntVar(&o.edges, "edges", 0, "edges of apply (default: first 2, then 20)")
 	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
-	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory; 0 for none")
+	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory, 0 for none, and of certs, 100000 or 1000000")
 	flags.StringVar(&o.only, "only", "", "the `load`, such as \"h2 TLS 1 KB\" (hits), or the parts, such as \"writes,reach\" (fleet); default: all")
 	flags.IntVar(&o.cores, "cores", 1, "`cores` for each server: 1, or 2 of a machine's only two, which the generator shares then (hits, latency)")
 	flags.Float64Var(&o.scale, "scale", 1, "what the sizes and times of fleet are multiplied by: 0.01 for a try")
