@@ -16,6 +16,25 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
+// Who has had a whole reply finds it in the store, also one without a byte.
+func TestEmptyBodiesAreStoredWhenTheyEnd(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	for n := range 20 {
+		url := fmt.Sprintf("/%d", n)
+		a.reply(url, &originReply{status: 200, header: http.Header{"Cache-Control": {"max-age=60"}}})
+		reply := r.get(url, nil)
+		if got, err := io.ReadAll(reply.Stream); reply.Length != 0 || len(got) > 0 || err != nil {
+			t.Fatalf("length %d: read %q, %v", reply.Length, got, err)
+		}
+		reply.Close()
+		if again := r.get(url, nil); again.Outcome != Hit {
+			t.Fatalf("then it is a %s", again.Outcome)
+		}
+	}
+}
+
 // It measures the heap, so no other test runs beside it.
 func TestThousandClientsMakeOneRequest(t *testing.T) {
 	const clients, size = 1000, 1 << 20

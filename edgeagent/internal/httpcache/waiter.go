@@ -331,6 +331,9 @@ func (s fillSource) open(offset, length int64) (part, error) {
 		return part{}, err
 	}
 	s.f.addUser()
+	if length == 0 {
+		length = -1 // the end of an empty body comes when it is stored, as that of any other
+	}
 	body := &fillBody{reader: reader, f: s.f, rest: length}
 	return part{stream: body, closer: body}, nil
 }

@@ -504,7 +504,9 @@ func TestReaderEndsAtTheLength(t *testing.T) {
 // Who has read a whole body finds it in the store, and reads all but its end before that.
 func TestEndOfABodyIsStored(t *testing.T) {
 	t.Parallel()
-	for _, length := range []int{1, 5000, startBytes, startBytes + 1, 300_000} {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, length := range []int{0, 1, 5000, startBytes, startBytes + 1, 300_000} {
 		for _, known := range []bool{true, false} {
 			storing, release := make(chan struct{}), make(chan struct{})
 			s := openStore(t, t.TempDir(), func(c *Config) {
@@ -523,10 +525,18 @@ func TestEndOfABodyIsStored(t *testing.T) {
 			committed := make(chan error)
 			go func() { _, err := f.Commit(); committed <- err }()
 			<-storing
-			before := body[:length-1]
+			before := body[:max(0, length-1)]
 			if !known {
 				before = body
 			}
+			impatient, err := f.Reader(gone, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(impatient); !errors.Is(err, context.Canceled) || !bytes.Equal(got, before) {
+				t.Errorf("%d bytes, known %v: read %d bytes without waiting, %v", length, known, len(got), err)
+			}
+			impatient.Close()
 			if got, err := io.ReadAll(io.LimitReader(r, int64(len(before)))); err != nil || !bytes.Equal(got, before) {
 				t.Errorf("%d bytes, known %v: read %d bytes before they were stored, %v", length, known, len(got), err)
 			}

@@ -103,7 +103,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 			n := f.win.read(p, r.off)
 			r.advance(n)
 			return n, nil
-		case f.ended, f.whole && !storing, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
+		case storing:
+		case f.ended, f.whole, f.head != nil && f.head.Length >= 0 && r.off >= f.head.Length:
 			return 0, io.EOF
 		}
 		if err := r.await(storing); err != nil {
