@@ -168,7 +168,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 }
 
-// ended reports once how the body came out.
+// ended calls report, which says how the body came out, at the first call only.
 func (b *body) ended(report func()) {
 	b.mu.Lock()
 	first := !b.reported

@@ -9,8 +9,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// askBucket makes a 404 that does not say what is missing NotHere if the bucket is there: then it
-// is the object. It is found out at most once in DeniedFor.
+// askBucket makes a 404 that does not say what is missing NotHere if the bucket is there, because
+// then the object is missing. The bucket is asked for at most once in DeniedFor.
 func (c *Client) askBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {

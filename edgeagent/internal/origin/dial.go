@@ -7,10 +7,16 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
+	"strings"
 	"time"
+	"unicode"
+
+	"golang.org/x/net/idna"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 )
 
 // dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
@@ -29,6 +35,31 @@ type link struct {
 	secure *secure       // what the origin wants of TLS, nil for what every origin gets
 	limit  time.Duration // how long connecting may take
 	by     *attempt      // nil for none
+}
+
+// link is where the hop's request is to go: to one address of several, if it has to, and over
+// connections that were made for what the origin wants of TLS.
+func (h *hop) link(by *attempt, limit time.Duration) link {
+	u := h.Req.URL
+	to := link{limit: limit, by: by, key: keyOf(u)}
+	if to.key.Address = by.to; !by.to.IsValid() && h.Own {
+		to.key.Address = h.health.detour(u.Hostname())
+	}
+	if h.secure != nil && h.Own && to.key.TLS {
+		to.secure, to.key.Settings = h.secure, h.secure.key
+	}
+	return to
+}
+
+// keyOf is what a URL says of connections.
+func keyOf(u *url.URL) http1.Key {
+	host := u.Hostname()
+	if strings.IndexFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
+		if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+			host = ascii
+		}
+	}
+	return http1.Key{TLS: u.Scheme == "https", Host: net.JoinHostPort(host, kind.PortOf(u))}
 }
 
 func newTLSConfig(roots *x509.CertPool) *tls.Config {

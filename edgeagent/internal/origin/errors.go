@@ -80,8 +80,8 @@ const (
 	adviceHTTP = "check that an HTTP server is at this host and port"
 )
 
-// faultOf reads an error of a request. Its detail never repeats what net/http says, which may hold
-// bytes of the reply.
+// faultOf returns what an error of a request means. Its detail never repeats the text of an error
+// that is not known here, because that may hold bytes of the reply.
 func faultOf(err error) fault {
 	var config *kind.ConfigError
 	var refused *refusedError

@@ -40,7 +40,7 @@ type exchange struct {
 	resp   *http.Response
 	began  time.Time
 	headAt time.Time
-	notes  []string // what the head leaves to be desired
+	notes  []string // which lines of the head were left out
 	by     *attempt
 	health *health
 	leave  func() // gives the place at the origin back, once
@@ -141,7 +141,7 @@ func cleanCoding(h http.Header) {
 	}
 }
 
-// remark adds what the head of a reply leaves to be desired.
+// remark adds to an answer which lines of the reply's head were left out, and counts them.
 func (c *Client) remark(k *kind.Kind, a *Answer, notes []string) {
 	if len(notes) == 0 {
 		return
@@ -253,7 +253,8 @@ func interimOf(ctx context.Context) func(int, http.Header) error {
 	return func(status int, header http.Header) error { return passOn(status, header) }
 }
 
-// causeOf prefers the reason for which a request was ended to what its end was made of.
+// causeOf returns the reason for which this package ended a request, or else that its caller did, or
+// else err, which is what came of it.
 func causeOf(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
@@ -292,8 +293,8 @@ func (x *exchange) drain() {
 	x.end()
 }
 
-// hold takes the head of a reply that is passed on, and waits for the first byte of its body:
-// without it the reply is none.
+// hold returns a reply that is passed on, once the first byte of its body is there. A reply that
+// should have one and has none is an error.
 func (x *exchange) hold() (*Response, error) {
 	x.watch.lift()
 	r := &Response{

@@ -12,8 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 )
 
-// hedge returns after how long an answer of host is late enough to ask at a second address, if
-// there is one.
+// hedge returns how long an answer of host may take before a second address is asked too. ok is
+// false if there is none to ask.
 func (h *health) hedge(host string) (after time.Duration, ok bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -35,7 +35,8 @@ func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
 	return addr, true
 }
 
-// took records how long an answer took. Without a second address nobody needs to know.
+// took records how long an answer took, if there is a second address that a later one may be asked
+// for at.
 func (h *health) took(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -166,7 +167,7 @@ type attempt struct {
 	bad []netip.Addr // the addresses that failed
 }
 
-// failedAt records an address that failed. No address, and no attempt, are none.
+// failedAt records an address that failed. It does nothing without an attempt or an address.
 func (a *attempt) failedAt(addr netip.Addr) {
 	if a == nil || !addr.IsValid() {
 		return
@@ -217,8 +218,7 @@ func (a *attempt) release() {
 	}
 }
 
-// overtook records the addresses that had not answered when another one, which was tried
-// later, did.
+// overtook records that the addresses of tried before winner had not answered when winner did.
 func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
 	if a == nil {
 		return

@@ -124,8 +124,8 @@ func (h *health) probe(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure 
 	return q, sure
 }
 
-// startProbe asks a probe if one is due, and reports whether it does. done is
-// closed at its end.
+// startProbe starts a probe if one is due, and reports whether it did. done is closed when the
+// probe has ended.
 func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -156,8 +156,8 @@ func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *healt
 	return done, true
 }
 
-// awaitProbe waits for the probe that is due, and reports whether it was asked.
-// Whoever comes while it is under way does not wait.
+// awaitProbe starts the probe that is due, waits for it, and reports whether it has ended. A request
+// that comes while one is under way does not wait for that.
 func (c *Client) awaitProbe(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
 	done, mine := c.startProbe(k, o, ask, h)
 	if !mine {
