@@ -213,7 +213,7 @@ func (s *Store) unlinkTmp(path string) {
 	}
 }
 
-// Freshen gives an object a new head, as a 304 brings it (RFC 9111 4.3.4); Asof moves with it,
+// Freshen gives an object the new head that a 304 brings (RFC 9111 4.3.4). Asof changes with it,
 // Length does not. It returns [ErrGone] if the object is no longer there. On a disk that cannot be
 // written the new head is in memory only.
 func (s *Store) Freshen(e Entry, h Head) error {
@@ -254,7 +254,7 @@ func (s *Store) Freshen(e Entry, h Head) error {
 	}
 	sh.mu.Unlock()
 	if i == 0 {
-		// Deleted meanwhile, with the sidecar as it was then.
+		// The object was deleted meanwhile, with the sidecar that it had then.
 		_ = os.Remove(s.path(o.id) + sidecarSuffix)
 		s.space.used.Add(-max(now-side, 0) * blockBytes)
 		return ErrGone

@@ -19,8 +19,8 @@ type space struct {
 	cursor  atomic.Uint32 // shard to evict from next
 }
 
-// largest is the size above which an object is not stored: an eighth of the limit, as one file must
-// not cost many others.
+// largest is the size above which an object is not stored: an eighth of the limit, because one file
+// must not cost many others.
 func (s *Store) largest() int64 { return s.space.limit / 8 }
 
 // reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit,

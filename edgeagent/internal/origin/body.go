@@ -102,7 +102,7 @@ type body struct {
 	failed func(fault)
 	whole  func() // called once, unless the body breaks for good
 
-	// mu guards what follows, as a Close may come while src is read or replaced.
+	// mu guards what follows, because a Close may come while src is read or replaced.
 	mu       sync.Mutex
 	src      io.ReadCloser
 	closed   bool

@@ -253,8 +253,8 @@ func interimOf(ctx context.Context) func(int, http.Header) error {
 	return func(status int, header http.Header) error { return passOn(status, header) }
 }
 
-// causeOf returns the reason for which this package ended a request, or else that its caller did, or
-// else err, which is what came of it.
+// causeOf returns the reason for which this package ended a request, or else that its caller did,
+// or else err, which is what came of it.
 func causeOf(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {

@@ -55,8 +55,8 @@ type health struct {
 	failure   string
 }
 
-// A healthKey names a health: an origin as long as it looks at the same place. The Media Library is
-// one for each account, so that no account can spoil it for another.
+// A healthKey is what a health is of: one target of an origin. The Media Library counts as another
+// for each account, so that no account can spoil it for the others.
 type healthKey struct {
 	uid, account string
 	target       uint64

@@ -156,8 +156,8 @@ func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *healt
 	return done, true
 }
 
-// awaitProbe starts the probe that is due, waits for it, and reports whether it has ended. A request
-// that comes while one is under way does not wait for that.
+// awaitProbe starts the probe that is due, waits for it, and reports whether it has ended. A
+// request that comes while one is under way does not wait for that.
 func (c *Client) awaitProbe(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
 	done, mine := c.startProbe(k, o, ask, h)
 	if !mine {

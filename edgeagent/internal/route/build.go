@@ -218,8 +218,7 @@ func (b *builder) finish(s Step) (*Root, Result) {
 	}, result
 }
 
-// show puts the account as it has become into the root, and reports whether requests may see a
-// difference.
+// show puts the changed account into the root, and reports whether requests may see a difference.
 func (b *builder) show(h *holding) bool {
 	edited := h.edit != nil
 	if edited {

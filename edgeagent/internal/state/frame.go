@@ -44,8 +44,8 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// Change is one resource's new state as it was received. It keeps the key as it came, because a
-// key of a kind that this agent does not know counts in the digest too.
+// Change is one resource's new state, with the very bytes that were received: a key of a kind that
+// this agent does not know counts in the digest too.
 type Change struct {
 	Key         string
 	Mod, Create int64

@@ -22,7 +22,7 @@ const (
 
 // Breaker keeps requests from an origin. It opens when the origin cannot be reached several times
 // in a row, or when the edge's own questions fail; and it closes when one of them is answered. What
-// clients ask for neither closes it nor, as long as the origin answers at all, opens it.
+// clients ask for never closes it, and opens it only if the origin does not answer at all.
 type Breaker struct {
 	limits  topology.Breaker
 	row     int           // failures to reach the origin since it was last reached

@@ -88,7 +88,7 @@ func readHeadText(r *bufio.Reader) (string, error) {
 	default:
 		return string(start), ErrNotHTTP
 	}
-	raw := make([]byte, 0, 512) // on the stack, as most heads are
+	raw := make([]byte, 0, 512) // on the stack, where most heads fit
 	for {
 		line, err := r.ReadSlice('\n')
 		raw = append(raw, line...)

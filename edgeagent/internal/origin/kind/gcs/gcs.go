@@ -104,7 +104,7 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	}
 	config := jwt.Config{
 		Email: spec.GetClientEmail(), Scopes: []string{googleScope}, TokenURL: tokenURL(base),
-		// The text may be as it stands in a JSON key file, with \n for the ends of lines.
+		// A JSON key file has \n for the ends of lines, and the text may be copied from one.
 		PrivateKey: []byte(strings.ReplaceAll(key, `\n`, "\n")),
 	}
 	return tokens.Bearer(ctx, h, token.Source{

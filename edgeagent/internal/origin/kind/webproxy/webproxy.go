@@ -31,10 +31,10 @@ func (u location) authority() string {
 	return u.host + ":" + u.port
 }
 
-// parse reads the URL that stands in a path: as it is, `/https://example.com/a%20b.jpg`, also with
-// one slash where something in front has merged the two, or percent-encoded as a whole,
-// `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`. The former takes its query from that of the
-// request, the latter may have one of its own, which that of the request is added to.
+// parse reads the URL that a path holds. It may be unchanged, `/https://example.com/a%20b.jpg`,
+// also with one slash where something in front has merged the two; its query is then that of the
+// request. Or it is percent-encoded as a whole, `/https%3A%2F%2Fexample.com%2Fa%2520b.jpg%3Fv%3D2`,
+// and may have a query of its own, which that of the request is added to.
 func parse(path, query string) (u location, ok bool) {
 	text := strings.TrimPrefix(path, "/")
 	u.query = query
