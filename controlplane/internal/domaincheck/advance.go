@@ -20,7 +20,7 @@ func Advance(
 ) (*storev1.DomainFacts, topologyv1.CustomDomain_State) {
 	next := &storev1.DomainFacts{
 		Uid: was.GetUid(), Certificate: was.GetCertificate(), Issuance: was.GetIssuance(), Records: f.Records,
-		Caa: f.CAA,
+		Caa:   f.CAA,
 		Looks: was.GetLooks(), GoneSince: was.GetGoneSince(), WantingSince: was.GetWantingSince(),
 	}
 	at := timestamppb.New(now)
