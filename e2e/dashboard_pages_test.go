@@ -154,7 +154,8 @@ func lookAtPages(t *testing.T, s *shop) {
 			width  int64
 			scheme string
 			rules  string // for axe: a scheme changes colours, and a width all else
-		}{{1280, "light", axeAll}, {1280, "dark", axeContrast}, {390, "light", axeNoContrast}, {390, "dark", ""}} {
+		}{{1280, "light", axeAll}, {1280, "dark", axeContrast}, {390, "light", axeNoContrast}, {390, "dark", ""},
+			{360, "light", ""}} {
 			where := fmt.Sprintf("%s-%s-%d", p.name, look.scheme, look.width)
 			w.look(t, look.width, look.scheme)
 			if i%2 == 0 {

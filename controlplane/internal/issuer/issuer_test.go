@@ -174,6 +174,7 @@ func TestIssuersThatFail(t *testing.T) {
 	if n := second.Orders("b.example.com"); n > 0 {
 		t.Errorf("%d orders at another issuer", n)
 	}
+	r.remove("acme", "b.example.com") // it would be tried again beside what follows
 
 	// It has had enough, and says for how long.
 	fail(func(w http.ResponseWriter) {

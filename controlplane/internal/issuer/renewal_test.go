@@ -340,11 +340,8 @@ func TestDNSBreaksBeforeARenewal(t *testing.T) {
 		r.await(fmt.Sprintf("it is looked at again on day %d", day), func() bool {
 			fact, _ := r.fact("acme", "a.example.com")
 			return fact.GetState() == topologyv1.DomainCertificate_WAITING &&
-				!fact.GetLastCheck().AsTime().Before(r.now())
+				!fact.GetLastCheck().AsTime().Before(r.now()) && r.Asked("a.example.com", "A") > asked
 		})
-		if r.Asked("a.example.com", "A") == asked {
-			t.Fatalf("nobody asked DNS on day %d", day)
-		}
 	}
 	if r.held("acme", "a.example.com").ID != id {
 		t.Error("it does not have what it had")
