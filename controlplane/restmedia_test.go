@@ -50,6 +50,10 @@ func TestRESTMedia(t *testing.T) {
 		{"another version", []string{"If-Match", `"1"`}, 412, ""},
 	} {
 		got := a.want(test.status, "GET", file, "", test.fields...)
+		if reason := map[int]string{416: "RANGE_NOT_SATISFIABLE", 412: "ETAG_MISMATCH"}[test.status]; reason != "" &&
+			(!strings.Contains(got.text, reason) || got.fields.Get("Content-Type") != "application/json") {
+			t.Errorf("%s: %s %v", test.name, got.text, got.fields)
+		}
 		if test.status < 400 && got.text != test.text {
 			t.Errorf("%s: %q, want %q", test.name, got.text, test.text)
 		}

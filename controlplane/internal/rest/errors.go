@@ -26,6 +26,7 @@ const (
 	reasonInvalid  = "INVALID_FIELD"
 	reasonUnknown  = "UNKNOWN_FIELD"
 	reasonTooLarge = "CONTENT_TOO_LARGE"
+	reasonRange    = "RANGE_NOT_SATISFIABLE"
 )
 
 // statuses are the HTTP statuses of reasons for which that of the code would tell less. Those of
@@ -35,6 +36,7 @@ var statuses = map[string]int{
 	"EDGES_PENDING":          http.StatusConflict, // no gateway was late: edges are
 	"CONTENT_TIMEOUT":        http.StatusRequestTimeout,
 	reasonTooLarge:           http.StatusRequestEntityTooLarge,
+	reasonRange:              http.StatusRequestedRangeNotSatisfiable,
 	"UNSUPPORTED_MEDIA_TYPE": http.StatusUnsupportedMediaType,
 }
 

@@ -351,7 +351,21 @@ func (o *opener) WriteHeader(status int) {
 			return
 		}
 	}
-	o.ResponseWriter.WriteHeader(status)
+	switch status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		o.refuse(codes.OutOfRange, reasonRange,
+			fmt.Sprintf("Range: the file has %d bytes, and none of the range", o.bytes.file.GetSizeBytes()))
+	case http.StatusPreconditionFailed:
+		o.refuse(codes.Aborted, "ETAG_MISMATCH", "the file is not the version that was asked for: its etag is "+
+			o.bytes.file.GetEtag())
+	default:
+		o.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (o *opener) refuse(code codes.Code, reason, text string) {
+	o.failed = refused(code, reason, text)
+	writeError(o.ResponseWriter, o.r, o.failed)
 }
 
 // Write implements [http.ResponseWriter].

@@ -121,8 +121,8 @@ func TestStatuses(t *testing.T) {
 		delete(documented, k[2])
 	}
 	for _, own := range []string{
-		reasonTooLarge, "UNSUPPORTED_MEDIA_TYPE", "NOT_ACCEPTABLE", "CONTENT_TIMEOUT", "STOPPING", "NO_SUCH_PATH",
-		"METHOD_NOT_ALLOWED", "CROSS_SITE", "CERTIFICATE_REQUIRED", "UNKNOWN_HOST",
+		reasonTooLarge, reasonRange, "UNSUPPORTED_MEDIA_TYPE", "NOT_ACCEPTABLE", "CONTENT_TIMEOUT", "STOPPING",
+		"NO_SUCH_PATH", "METHOD_NOT_ALLOWED", "CROSS_SITE", "CERTIFICATE_REQUIRED", "UNKNOWN_HOST",
 	} {
 		if documented[own] == "" {
 			t.Errorf("docs/rest.md does not tell of %s", own)
