@@ -563,9 +563,7 @@ func TestNoDisk(t *testing.T) {
 	w.issue("a.acme.test")
 	e := w.start(dir, nil)
 	w.shown(e, "a.acme.test")
-	if !strings.Contains(e.log.String(), "not kept on disk") {
-		t.Errorf("the log tells %q", e.log.String())
-	}
+	until(t, "the log says so", func() bool { return strings.Contains(e.log.String(), "not kept on disk") })
 }
 
 // When the first certificate ends.
