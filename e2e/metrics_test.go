@@ -90,7 +90,16 @@ func TestMetricsThatAreAskedForExist(t *testing.T) {
 	}
 	joined := startEdge(t, dir, "fra-1", f.controlPlane.edges, "--join-token-file", token) // it has a certificate
 	joined.waitReady(t)
-	for _, address := range []string{f.edges[0].metrics, joined.metrics, f.controlPlane.http} {
+	cert, key, _ := certificate(t, dir, "localhost")
+	secure := startEdge(t, filepath.Join(dir, "secure"), "fra-2", f.controlPlane.edges, "--https-addr", "127.0.0.1:0",
+		"--tls-cert", cert, "--tls-key", key)
+	secure.waitReady(t)
+	issuing := startIssuing(t, newOrigin(t, map[string]string{"/a.txt": "a"}).url)
+	issuing.do(t, "create", "domain", "a.example.com", "-A", "acme", "--set", "mode=ACCOUNT")
+	issuing.served(t, "a.example.com") // by one of its control planes, which has asked the authority
+	for _, address := range []string{
+		f.edges[0].metrics, joined.metrics, secure.metrics, f.controlPlane.http, issuing.cps[0].http, issuing.cps[1].http,
+	} {
 		r, err := visit(t.Context(), address, address, "/metrics")
 		if err != nil {
 			t.Fatal(err)
