@@ -98,7 +98,8 @@ func TestMetricsThatAreAskedForExist(t *testing.T) {
 	issuing.do(t, "create", "domain", "a.example.com", "-A", "acme", "--set", "mode=ACCOUNT")
 	issuing.served(t, "a.example.com") // by one of its control planes, which has asked the authority
 	for _, address := range []string{
-		f.edges[0].metrics, joined.metrics, secure.metrics, f.controlPlane.http, issuing.cps[0].http, issuing.cps[1].http,
+		f.edges[0].metrics, joined.metrics, secure.metrics, f.controlPlane.http,
+		issuing.cps[0].http, issuing.cps[1].http,
 	} {
 		r, err := visit(t.Context(), address, address, "/metrics")
 		if err != nil {
