@@ -362,8 +362,9 @@ func TestAccounts(t *testing.T) {
 	r.await("it is tried", func() bool { return lost.Load() <= 0 })
 	r.pass(time.Minute)
 	r.awaitState("acme", "a.example.com", "ISSUED")
-	if n := r.ca.Requests("account"); n != 2 {
-		t.Errorf("%d requests for accounts, want 2", n)
+	// A request whose nonce Pebble refuses, as it does now and then, comes again.
+	if n := r.ca.Requests("account"); n < 2 || n > 5 {
+		t.Errorf("%d requests for accounts, want one for each of 2 accounts", n)
 	}
 	r.oracle(map[string]int{"a.example.com": 1})
 }
