@@ -67,7 +67,7 @@ type Agent struct {
 	// settings are those that the control plane sent last. What is built before control reads them
 	// too.
 	settings atomic.Pointer[edgev1.Welcome_Settings]
-	loop     atomic.Pointer[loop] // the last one
+	loop     atomic.Pointer[loop] // what loopID returned last
 
 	accessLog *logFile          // nil for none
 	traces    *tracing.Exporter // nil for none
@@ -194,7 +194,8 @@ func (a *Agent) build(p parsed) (err error) {
 	if a.server, err = edgehttp.New(serverConfig); err != nil {
 		return err
 	}
-	// The last one: it brings the topology back, and with it everything above to work.
+	// Control comes last, because it restores the topology, and with that everything above begins
+	// to work.
 	a.control, err = control.New(control.Config{
 		Addresses: cfg.ControlPlane, Token: p.token, TLS: controlTLS, Insecure: cfg.InsecureListen,
 		StateDir: cfg.StateDir, StateKeyFile: cfg.StateKeyFile, ID: a.id, Region: cfg.Region, Version: cfg.Version,
@@ -207,20 +208,21 @@ func (a *Agent) build(p parsed) (err error) {
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	a.purges.Doubt(doubtFor) // of what was stored before this start
+	a.purges.Doubt(doubtFor) // purges of what is stored may have come while the edge was down
 	return nil
 }
 
-// memoryShare is how much memory what hits need may take, and as much those fills that go to no
-// disk, under a limit that the operator has set on all (GOMEMLIMIT): half of it together. A garbage
-// collector that has to keep a limit below what is in use does nothing else.
+// memoryShare returns the memory for cached hits, and the same for fills that are not stored on
+// disk, under the operator's limit on all memory (GOMEMLIMIT): half of it for both together. If
+// what is in use came close to the limit, the garbage collector would run all the time.
 func memoryShare(limit int64) int64 { return min(max(limit/4, 1<<20), 128<<20) }
 
 const (
-	// doubtFor is how long a cache is revalidated at most that may have missed purges, if no
-	// control plane says that it has not.
+	// doubtFor is how long hits are revalidated at most because purges may have been missed, if no
+	// control plane says before that none was.
 	doubtFor = 2 * time.Second
-	// pulseEvery and stoppedFor find out that the process stood still, as after SIGSTOP.
+	// A timer of pulseEvery that is late by stoppedFor shows that the process was stopped, as by
+	// SIGSTOP.
 	pulseEvery = 100 * time.Millisecond
 	stoppedFor = time.Second
 )
@@ -273,13 +275,13 @@ func (a *Agent) hooks() route.Hooks {
 	}
 }
 
-// inStep takes notice of a control plane that says that the edge has all there is.
+// inStep records that a control plane has said that the edge has all there is.
 func (a *Agent) inStep() {
 	a.purges.Trust()
 	a.certs.Connected()
 }
 
-// fetchCertificates asks the control plane. Until there is one, nobody can be asked.
+// fetchCertificates asks the control plane for certificates. It fails while there is no Control.
 func (a *Agent) fetchCertificates(
 	ctx context.Context, ids []topology.CertificateID,
 ) ([]*topologyv1.SealedCertificate, error) {
@@ -289,15 +291,15 @@ func (a *Agent) fetchCertificates(
 // purged reports whether a stored reply will never be used again.
 func (a *Agent) purged(h *objects.Head) bool { return a.purges.Check(&h.Scope, h.Asof) == purges.Hard }
 
-// forgets reports whether a walk may no longer believe what it learnt.
+// forgets reports whether a walk may no longer use an answer that it remembers.
 func (a *Agent) forgets(account, endpoint, path, query string, asof int64) bool {
 	return a.purges.Check(
 		&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof,
 	) != purges.None
 }
 
-// loopID names the deployment in Via and CDN-Loop: the same at all its edges, and another than that
-// of an edgewalk that it is an origin of.
+// loopID returns the name of the deployment in Via and CDN-Loop. All its edges have the same one,
+// and other deployments, which may be its origins, have another.
 func (a *Agent) loopID() string {
 	shared := a.table.Root().SharedHost()
 	if last := a.loop.Load(); last != nil && last.sharedHost == shared {
@@ -309,10 +311,10 @@ func (a *Agent) loopID() string {
 	return id
 }
 
-// loop is what loopID has made of a shared host.
+// loop is what loopID returns for a shared host.
 type loop struct{ sharedHost, id string }
 
-// currentOrigin is the origin that has an id of an account, nil without one.
+// currentOrigin returns the origin of an account with an id, nil if there is none.
 func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 	owner := a.table.Root().Account(account)
 	if owner == nil {
@@ -321,11 +323,11 @@ func (a *Agent) currentOrigin(account, id string) *topology.Origin {
 	return owner.Origin(id)
 }
 
-// thumbprint is what answers to HTTP challenges of ACME end with.
+// thumbprint returns the end of each answer to an HTTP challenge of ACME (RFC 8555 8.3).
 func (a *Agent) thumbprint() string { return a.settings.Load().GetAcmeThumbprint() }
 
-// mediaURL is where the control plane says that the Media Library is, empty before the first
-// topology.
+// mediaURL returns the URL of the Media Library, which the control plane names, empty before the
+// first topology.
 func (a *Agent) mediaURL() string { return a.settings.Load().GetMediaUrl() }
 
 func (c *Config) listen() (l listeners, err error) {
@@ -380,7 +382,7 @@ func (a *Agent) httpAddress() string {
 	return strings.Join(slices.DeleteFunc([]string{at.HTTP, at.HTTPS}, func(s string) bool { return s == "" }), ",")
 }
 
-// describe puts the agent's state in words.
+// describe writes the agent's state as text.
 func (a *Agent) describe(to io.Writer) {
 	_, text := a.readiness()
 	stats := a.store.Stats()
@@ -388,7 +390,7 @@ func (a *Agent) describe(to io.Writer) {
 		a.id, a.cfg.Region, a.cfg.Version, text, stats.Objects, stats.Bytes, a.cfg.CacheSize, runtime.NumGoroutine())
 }
 
-// State is how the agent stands, in a word and a line for people.
+// State returns the agent's state: a word, and a line for people.
 func (a *Agent) State() systemd.State {
 	ready, _ := a.readiness()
 	if !ready {
@@ -424,7 +426,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.close()
 		ended <- err
 	}()
-	// The front ends by itself, unless the disk of the state hangs.
+	// The servers end by themselves, unless the disk of the state folder hangs.
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(edgehttp.DrainTime+diskPatience, cancel) })()
@@ -446,7 +448,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // run serves until ctx ends, and closes answered when no request is left.
 func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
-	// What requests use goes on until the last of them is answered.
+	// The parts that requests use run until the last request is answered.
 	behind, stopBehind := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBehind()
 	var back errgroup.Group
@@ -474,7 +476,7 @@ func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 	return err
 }
 
-// close gives back what build has taken, the last first.
+// close closes what build has opened, in reverse order.
 func (a *Agent) close() {
 	a.listeners.close()
 	if a.cache != nil {
@@ -494,7 +496,7 @@ func (a *Agent) close() {
 	}
 }
 
-// openTraces returns what makes spans, nil for nothing.
+// openTraces returns what makes spans, nil without --otlp-endpoint.
 func (a *Agent) openTraces() (trace.Tracer, error) {
 	if a.cfg.OTLPEndpoint == "" {
 		return nil, nil
@@ -515,8 +517,8 @@ func (a *Agent) openTraces() (trace.Tracer, error) {
 	return a.traces.Tracer(), nil
 }
 
-// ReopenAccessLog opens the file of the access log again, once what it was has been renamed. Until
-// then the renamed one takes the lines, so that none is lost. After an error it goes on with it.
+// ReopenAccessLog opens the file of the access log by its path again, after it was renamed. Until
+// then lines go to the renamed file, so that none is lost; after an error they still do.
 func (a *Agent) ReopenAccessLog() error {
 	if a.accessLog == nil {
 		return nil

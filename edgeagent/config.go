@@ -41,7 +41,7 @@ type Config struct {
 	// HTTPListener serves plain HTTP in HTTPAddr's place, for a caller that has to know the port
 	// before the agent exists. The agent closes it. Default none.
 	HTTPListener net.Listener
-	// HTTPSAddr is where HTTPS is served, as HTTPAddr. Default none.
+	// HTTPSAddr is where HTTPS is served, in the forms of HTTPAddr. Default none.
 	HTTPSAddr string
 	// TLSCerts and TLSKeys are the files of certificate chains and keys for HTTPSAddr, as many of
 	// each, PEM. They are read again when they change. They are for the shared host and for domains
@@ -65,7 +65,7 @@ type Config struct {
 	CertStoreSize int64
 	// CertCache is how many of them are kept ready in memory, about 1.5 kB each. Default 20,000.
 	CertCache int
-	// Region is what the agent says where it is. Default local.
+	// Region is where the agent says it is. Default local.
 	Region string
 	// ID names the edge: lower-case letters, digits, `.`, `_` and `-`. Default random, kept in
 	// StateDir.
@@ -87,7 +87,7 @@ type Config struct {
 	// AllowPrivateOrigins lets origins have loopback and private addresses. Default false: an admin
 	// of an account could otherwise read what is inside the operator's network.
 	AllowPrivateOrigins bool
-	// AllowOriginCIDRs lets origins have addresses in these ranges.
+	// AllowOriginCIDRs lets origins have addresses in these ranges. Default none.
 	AllowOriginCIDRs []string
 	// AllowAmbientCredentials lets S3 origins with use_ambient_credentials read what this machine
 	// may read. Default false: an admin of any account could otherwise read the operator's own
@@ -100,8 +100,8 @@ type Config struct {
 	// VerifyOriginTLS refuses web origins with tls_verify off. Default false.
 	VerifyOriginTLS bool
 	// TrustedProxies are the ranges of proxies whose X-Forwarded-For and X-Forwarded-Proto are
-	// believed. It counts for the access log, for origins with forward_client_ip, and for limits
-	// per client. Their traceparent counts for traces.
+	// believed: for the access log, for origins with forward_client_ip, and for limits per client.
+	// Their traceparent is believed for traces. Default none.
 	TrustedProxies []string
 	// AccessLog is a file that a line of JSON is appended to for each request, or `-` for standard
 	// output. [Agent.ReopenAccessLog] opens it again. Default none.
@@ -143,10 +143,10 @@ const (
 	DefaultCertCache     = certs.DefaultReady
 )
 
-// controlPlanePort is that of --edge-addr, unless it is set.
+// controlPlanePort is the default port of --edge-addr.
 const controlPlanePort = "7071"
 
-// minCacheSize is the least that holds a handful of pictures; less is a typing error.
+// minCacheSize holds a handful of pictures; a smaller size is a typing error.
 const minCacheSize = 1 << 20
 
 // minCertStoreSize holds some hundreds of certificates.
@@ -189,14 +189,14 @@ func setDefault(value *string, otherwise string) {
 	}
 }
 
-// parsed is what the texts of a Config mean.
+// parsed is what parse made of the texts of a Config.
 type parsed struct {
 	allow, proxies []netip.Prefix
 	token          func() string // nil for none
 	tls            *tls.Config
 }
 
-// parse checks what can be checked without touching anything, and reads the small files.
+// parse checks what can be checked without changing anything, and reads the small files.
 func (c *Config) parse() (p parsed, err error) {
 	if c.ID != "" {
 		if err := control.CheckID(c.ID); err != nil {
@@ -258,7 +258,7 @@ func (c *Config) parse() (p parsed, err error) {
 	return p, err
 }
 
-// controlTLS says how to talk to control planes; nil for in the clear.
+// controlTLS returns the TLS settings of connections to control planes, nil for plain text.
 func (c *Config) controlTLS() (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	switch c.CA {

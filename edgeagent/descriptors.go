@@ -1,18 +1,18 @@
 package edgeagent
 
-// capacity is how much an agent does at once, each of which keeps files of the machine's open.
+// capacity is how much an agent does at once. Each of these keeps files of the process open.
 type capacity struct{ connections, requests, fills, idle int }
 
-// wanted is the capacity where nothing bounds it.
+// wanted is the capacity if the limit on open files allows it.
 var wanted = capacity{connections: 50_000, requests: 20_000, fills: 2_048, idle: 1_024}
 
-// spareFiles are for what is not counted: connections to origins that are kept for later,
-// listeners, the journal, the stream, lookups, certificates.
+// spareFiles is left for what capacity does not count: idle connections to origins, listeners, the
+// journal, the stream, lookups, certificates.
 const spareFiles = 1024 + 256
 
-// files are what it keeps open at most: a connection is one, a request reads one, and a fill has a
-// connection and a file, and another connection where it asks a second address. Some files of the
-// cache stay open for the requests to come.
+// files returns how many files may be open: one for a connection, one for a request, which reads
+// it, and three for a fill: a connection, a file, and a second connection for a hedge. Some files
+// of the cache stay open for later requests.
 func (c capacity) files() int { return c.connections + c.requests + 3*c.fills + c.idle }
 
 // fit returns the capacity that a limit on open files allows.

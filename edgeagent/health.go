@@ -34,8 +34,8 @@ func (a *Agent) serveHealth(ctx context.Context) error {
 	return nil
 }
 
-// readiness says whether clients should come here. An edge that has lost its control plane, or
-// whose disk is full, serves all the same; it only says so.
+// readiness reports whether clients should use this edge. An edge that has lost its control plane,
+// or whose disk is full, serves all the same; only the text says so.
 func (a *Agent) readiness() (ready bool, text string) {
 	var b strings.Builder
 	root, status := a.table.Root(), a.control.Status()

@@ -11,8 +11,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/identity"
 )
 
-// openIdentity reads who the edge is to control planes, and says how to talk to them and their
-// media listeners; nil for in the clear.
+// openIdentity opens the edge's identity. It returns the TLS settings of connections to control
+// planes and their media listeners, nil for plain text.
 func (a *Agent) openIdentity(p parsed) (func() *tls.Config, error) {
 	cfg := &a.cfg
 	if cfg.EdgeTokenFile == "" {
@@ -39,8 +39,7 @@ func (a *Agent) openIdentity(p parsed) (func() *tls.Config, error) {
 	return nil, nil
 }
 
-// readIdentity reads the edge's key and certificate, or the token to get them with. It changes
-// nothing.
+// readIdentity reads the edge's key and certificate, or the join token. It changes nothing.
 func (c *Config) readIdentity(p parsed) (*identity.Identity, error) {
 	return identity.Open(identity.Config{
 		Dir: filepath.Join(c.StateDir, "identity"), TokenFile: c.JoinTokenFile, Addresses: c.ControlPlane, TLS: p.tls,
@@ -48,8 +47,7 @@ func (c *Config) readIdentity(p parsed) (*identity.Identity, error) {
 	})
 }
 
-// follow stays connected to a control plane until ctx ends, once the edge has joined if it does
-// that.
+// follow joins if the edge has to, and then stays connected to a control plane until ctx ends.
 func (a *Agent) follow(ctx context.Context) error {
 	if a.identity == nil {
 		return a.control.Run(ctx)

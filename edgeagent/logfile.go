@@ -14,7 +14,7 @@ type logFile struct {
 	file *os.File
 }
 
-// openLogFile opens a file to append to, `-` is standard output, "" returns nil.
+// openLogFile opens a file to append to; `-` stands for standard output, and "" returns nil.
 func openLogFile(path string) (*logFile, error) {
 	switch path {
 	case "":

@@ -21,7 +21,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// report is what the control plane shows of the agent.
+// report returns what the control plane shows of the agent.
 func (a *Agent) report() *edgev1.Report {
 	s := a.store.Stats()
 	r := &edgev1.Report{
@@ -36,11 +36,11 @@ func (a *Agent) report() *edgev1.Report {
 	return r
 }
 
-// maxReport leaves room for what is around a report in a message, which takes at most 64 KiB.
+// maxReport leaves room for the rest of the message, which takes at most 64 KiB.
 const maxReport = 60 << 10
 
-// answer answers a question of the control plane. It keeps a tenth of its time for the way of the
-// answer: what it knows by then is worth more than an answer that comes too late.
+// answer answers a question of the control plane. It keeps a tenth of the time for sending the
+// answer, because an incomplete answer is worth more than one that comes too late.
 func (a *Agent) answer(ctx context.Context, ask *edgev1.Ask) *edgev1.Answer {
 	if deadline, ok := ctx.Deadline(); ok {
 		bounded, cancel := context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/10))
@@ -149,7 +149,7 @@ func stepOf(s walk.StepReport) *topologyv1.WalkStep {
 	}
 }
 
-// withScheme lets a URL come without one.
+// withScheme returns a URL with a scheme, http if it has none.
 func withScheme(url string) string {
 	if hasScheme(url, "http://") || hasScheme(url, "https://") {
 		return url
@@ -161,7 +161,7 @@ func hasScheme(url, scheme string) bool {
 	return len(url) >= len(scheme) && strings.EqualFold(url[:len(scheme)], scheme)
 }
 
-// purgeOf gives a purge the form of the table, which knows nothing of the topology.
+// purgeOf converts a purge to the type of package purges, which does not know the topology.
 func purgeOf(accountUID string, p *topologyv1.Purge, revision int64) purges.Purge {
 	out := purges.Purge{Account: accountUID, Revision: revision, Hard: p.GetKind() == topologyv1.Purge_HARD}
 	switch s := p.GetScope().(type) {

@@ -38,21 +38,22 @@ const (
 	fetchAtOnce, fetchRate = 64, 500
 	// fetchTimeout bounds such a call.
 	fetchTimeout = 10 * time.Second
-	// handshakeWait is how long a handshake waits for a certificate that is not on disk, and
-	// loadWait how long for the disk to be read after the start, when it looks again each loadLook.
+	// handshakeWait is how long a handshake waits for a certificate that is not on disk. After the
+	// start it waits for the file to be read for up to loadWait, and looks each loadLook whether
+	// the certificate was read.
 	handshakeWait = 2 * time.Second
 	loadWait      = 4 * time.Second
 	loadLook      = 10 * time.Millisecond
 	// maxWaits bounds the calls that handshakes wait for.
 	maxWaits = 64
-	// again is how long nobody is asked again for what there was not, and refusedFor how long a
-	// handshake does not ask again for what has just failed.
+	// again is the time after which a certificate that the control plane did not have is asked for
+	// again. refusedFor is how long handshakes do not ask for one that could not be fetched.
 	again      = 30 * time.Second
 	refusedFor = time.Second
 	// maxPause bounds the time between two calls that fail.
 	maxPause = 30 * time.Second
-	// soonestEvery is the least time between two looks at when all certificates end, where there
-	// are more than soonestFew.
+	// soonestEvery is the least time between two passes over all certificates that look for the one
+	// that ends first, where there are more than soonestFew.
 	soonestEvery, soonestFew = time.Minute, 10_000
 )
 
@@ -95,7 +96,8 @@ type Certificates struct {
 	waits   chan struct{}
 	loaded  chan struct{} // closed when the file was read
 	kick    chan struct{}
-	// connected says that there is a reason to ask again what has just failed.
+	// connected says that a control plane was reached, so that what could not be fetched is asked
+	// for at once.
 	connected atomic.Bool
 	fetched   chan []*topologyv1.SealedCertificate // by handshakes, to be written
 
@@ -123,7 +125,7 @@ type soonest struct {
 	to    int64 // the revision it was found at
 }
 
-// New returns the certificates of a folder, which Run reads.
+// New returns the certificates of a folder. Run reads the folder.
 func New(cfg Config) (*Certificates, error) {
 	cfg.Size = cmp.Or(cfg.Size, DefaultSize)
 	cfg.Ready = cmp.Or(cfg.Ready, DefaultReady)
@@ -146,8 +148,8 @@ func New(cfg Config) (*Certificates, error) {
 	return c, cfg.Registerer.Register(c.metrics)
 }
 
-// Changed takes notice of certificates that the topology names since now, or with full, that all
-// may be others. keys says that there are others to open them with. It does not wait.
+// Changed records the certificates that the topology names anew; full says that it may name others
+// altogether. keys says that there are other keys to open them with. It does not wait.
 func (c *Certificates) Changed(_ *route.Root, changed []*topology.Certificate, full, keys bool) {
 	c.mu.Lock()
 	if full {
@@ -162,7 +164,7 @@ func (c *Certificates) Changed(_ *route.Root, changed []*topology.Certificate, f
 	c.wake()
 }
 
-// Connected has what is missing asked for soon: a control plane is there.
+// Connected makes Run ask for what is missing soon, because a control plane can be reached.
 func (c *Certificates) Connected() {
 	c.connected.Store(true)
 	c.wake()
@@ -180,7 +182,8 @@ func (c *Certificates) Holds(want *topology.Certificate) bool {
 	return c.ready.Contains(want.ID) || c.file.has(want.ID)
 }
 
-// Get returns a certificate that is ready, and makes it so if need be.
+// Get returns a certificate that is ready for handshakes. If it has to, it reads or fetches it
+// first.
 func (c *Certificates) Get(want *topology.Certificate) (*tls.Certificate, error) {
 	if ready, ok := c.ready.Get(want.ID); ok {
 		c.metrics.lookups[lookupReady].Inc()
@@ -213,7 +216,7 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 	defer deadline.Stop()
 	fetch := c.fetches.DoChan(want.ID.String(), func() (any, error) {
 		if ready, ok := c.ready.Get(want.ID); ok {
-			return ready, nil // which came since this handshake looked
+			return ready, nil // it came after this handshake had looked
 		}
 		return c.fetchOne(want)
 	})
@@ -252,8 +255,9 @@ func (c *Certificates) waitLoaded(want *topology.Certificate) bool {
 // errNoChain says that a certificate has come before its chain.
 var errNoChain = errors.New("the chain has not come yet")
 
-// mayOpenLater reports whether what a certificate lacks may come by the stream. What is sealed with
-// keys that the edge has no more, as after it has changed its pool, can also be fetched anew.
+// mayOpenLater reports whether the stream may still bring what is missing to open a certificate.
+// One that is sealed with keys that the edge no longer has, as after a change of its pool, can be
+// fetched anew.
 func mayOpenLater(err error) bool {
 	return errors.Is(err, seal.ErrUnknownKey) || errors.Is(err, errNoChain)
 }
@@ -291,7 +295,7 @@ func (c *Certificates) open(
 	}
 	key, err := x509.ParsePKCS8PrivateKey(pair.GetKey())
 	if err != nil || len(pair.GetLeaf()) == 0 {
-		return nil, fmt.Errorf("certificate %s holds no key", want.ID) // what err says might quote it
+		return nil, fmt.Errorf("certificate %s holds no key", want.ID) // the text of err might quote the key
 	}
 	chain := pair.GetChain()
 	if want.Chain != (topology.ChainID{}) {
@@ -367,7 +371,7 @@ func (c *Certificates) Run(ctx context.Context) error {
 	}
 }
 
-// fetching is how fetching in the background goes.
+// fetching is the state of fetching in the background.
 type fetching struct {
 	limit  *rate.Limiter
 	pause  time.Duration // after the last failure
@@ -406,15 +410,15 @@ func (c *Certificates) round(ctx context.Context, f *fetching) time.Duration {
 	return again
 }
 
-// keepFetched writes what a handshake has fetched. What cannot be written is missing, and fetched
-// again.
+// keepFetched writes what a handshake has fetched. What cannot be written counts as missing, and is
+// fetched again.
 func (c *Certificates) keepFetched(found []*topologyv1.SealedCertificate) {
 	if err := c.keep(found); err != nil {
 		c.cfg.Logger.Warn("a certificate is not kept on disk", "err", err)
 	}
 }
 
-// due takes notice of what has changed and returns the certificates that are to be fetched now.
+// due takes what has changed into account and returns the certificates to fetch now.
 func (c *Certificates) due() (due []*topology.Certificate) {
 	root, now := c.cfg.Root(), c.cfg.Now()
 	c.mu.Lock()
@@ -479,7 +483,7 @@ func (c *Certificates) fetchSome(ctx context.Context, some []*topology.Certifica
 	return err
 }
 
-// keep writes certificates.
+// keep writes certificates to the file.
 func (c *Certificates) keep(found []*topologyv1.SealedCertificate) error {
 	if len(found) == 0 {
 		return nil
@@ -501,7 +505,7 @@ func (c *Certificates) keep(found []*topologyv1.SealedCertificate) error {
 	return nil
 }
 
-// tidy writes the file anew when most of it is of no use.
+// tidy compacts the file when most of it is waste.
 func (c *Certificates) tidy() {
 	if waste, size := c.file.waste(); waste < wasteful || waste < size/2 {
 		return
@@ -520,7 +524,7 @@ func (c *Certificates) compact() error {
 	return c.file.compact(func(id topology.CertificateID) bool { return used[id] })
 }
 
-// Report tells how the edge stands.
+// Report returns what the control plane shows of the edge's certificates.
 func (c *Certificates) Report() *topologyv1.Edge_Certificates {
 	root := c.cfg.Root()
 	c.mu.Lock()

@@ -41,7 +41,7 @@ const (
 	typicalRecord = 1280
 	// maxUnits bounds the file: extents are kept in units of align.
 	maxUnits = 1<<32 - 1
-	// wasteful is how much of what nobody needs a file may hold at least before it is written anew.
+	// wasteful is how many bytes that nobody needs a file holds at least before it is compacted.
 	wasteful = 16 << 20
 
 	fileName = "certificates"
@@ -130,7 +130,7 @@ func (s *scan) run() error {
 	_, err := io.ReadFull(s.r, head)
 	if err != nil || string(head[:len(fileMagic)]) != fileMagic {
 		if err == nil && string(head) != string(make([]byte, align)) {
-			s.damaged++ // another format, or its first bytes are lost: whatever follows is fetched anew
+			s.damaged++ // another format, or damaged at its start: everything is fetched anew
 		}
 		return ignoreEnd(err)
 	}
@@ -170,7 +170,8 @@ func (s *scan) run() error {
 	}
 }
 
-// cut ends a scan. What comes last may be a record of which the machine's end has left a part.
+// cut ends a scan. The last record may be incomplete, because the machine stopped while it was
+// written.
 func (s *scan) cut(err error, torn bool) error {
 	if err = ignoreEnd(err); err == nil && torn {
 		s.damaged++
@@ -204,7 +205,7 @@ func parseHead(b []byte) (id topology.CertificateID, length int, sum uint32, ok 
 	return id, length, binary.LittleEndian.Uint32(b[24:]), ok
 }
 
-// put notes where a record is. The caller holds mu.
+// put records where a certificate is. The caller holds mu.
 func (d *file) put(id topology.CertificateID, at extent) {
 	if was, ok := d.index[id]; ok {
 		d.live -= units(int(was.length)) * align
@@ -221,7 +222,7 @@ func (d *file) has(id topology.CertificateID) bool {
 	return ok
 }
 
-// read returns a certificate. After [errDamaged] the file has it no more.
+// read returns a certificate. One whose error is [errDamaged] is dropped from the file.
 func (d *file) read(id topology.CertificateID) (*topologyv1.SealedCertificate, error) {
 	stored, err := d.readRecord(id)
 	if errors.Is(err, errDamaged) {
@@ -245,7 +246,7 @@ func (d *file) readRecord(id topology.CertificateID) (*topologyv1.SealedCertific
 	return stored, nil
 }
 
-// bytes reads a record as it lies in the file.
+// bytes reads a record without decoding it.
 func (d *file) bytes(id topology.CertificateID) (record []byte, length int, err error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -260,7 +261,7 @@ func (d *file) bytes(id topology.CertificateID) (record []byte, length int, err 
 	return record, int(at.length), nil
 }
 
-// drop forgets a certificate.
+// drop removes a certificate from the index.
 func (d *file) drop(id topology.CertificateID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -312,21 +313,21 @@ func (d *file) add(all []*topologyv1.SealedCertificate) error {
 	return nil
 }
 
-// waste is how many bytes of the file nobody needs.
+// waste returns how many bytes of the file nobody needs, and its size.
 func (d *file) waste() (waste, size int64) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.end - align - d.live, d.end
 }
 
-// count is how many certificates the file has.
+// count returns the number of certificates in the file.
 func (d *file) count() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return len(d.index)
 }
 
-// ids are the certificates that the file has.
+// ids returns the certificates in the file.
 func (d *file) ids() []topology.CertificateID {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -337,7 +338,7 @@ func (d *file) ids() []topology.CertificateID {
 	return all
 }
 
-// compact writes the file anew, with the certificates alone that are wanted. Nothing may be added
+// compact writes the file anew, with only the certificates that are wanted. Nothing may be added
 // meanwhile.
 func (d *file) compact(wanted func(topology.CertificateID) bool) error {
 	next := filepath.Join(d.dir, fileName+".next")
@@ -361,7 +362,7 @@ func (d *file) compact(wanted func(topology.CertificateID) bool) error {
 	old := d.f
 	d.f, d.index, d.end, d.live = f, index, end, end-align
 	d.mu.Unlock()
-	_ = old.Close() // It is only read, and not used any more.
+	_ = old.Close() // It was open for reading, so nothing can be lost.
 	return state.SyncDir(d.dir)
 }
 
@@ -398,7 +399,7 @@ func (d *file) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.f != nil {
-		_ = d.f.Close() // What was added is on the disk.
+		_ = d.f.Close() // All that was added is on the disk.
 		d.f, d.end = nil, 0
 	}
 }

@@ -15,7 +15,7 @@ const (
 
 var lookupNames = [lookupCount]string{"ready", "disk", "fetched", "failed"}
 
-// metrics counts, and tells what Report tells.
+// metrics counts lookups and fetches, and shows what Report returns.
 type metrics struct {
 	certificates *Certificates
 

@@ -14,7 +14,8 @@ import (
 const (
 	// maxQuestions is how many are answered at a time; each may hold connections to origins.
 	maxQuestions = 8
-	// A question without a timeout has the first, and none has more than the second.
+	// usualAnswer is the time for a question that comes without a timeout, longestAnswer the most
+	// that any question gets.
 	usualAnswer   = 30 * time.Second
 	longestAnswer = 2 * time.Minute
 )

@@ -29,18 +29,18 @@ type Control struct {
 	addresses []string
 	next      int
 
-	// gaps and unreadable belong to the goroutine that applies: New's, then Run's, as the steps
-	// that state takes do. gaps counts those since a step was applied.
+	// gaps counts the gaps that were found since a step was last applied. gaps and unreadable are
+	// used by the goroutine that applies steps alone: by New, and then by Run.
 	gaps int
-	// stray says that what the agent holds is not what the control plane's history had at its
-	// revision: the full state that is due does not go on from it. It belongs to the goroutine that
-	// applies.
+	// stray says that the agent holds something else than the control plane's history had at that
+	// revision: the full state that is due does not continue it. It is used by the goroutine that
+	// applies steps alone.
 	stray bool
 	// unreadable holds, by key, what was received under a malformed key of a known kind, or crashed
 	// the agent.
 	unreadable map[string]*topologyv1.Rejected
 
-	// lost says that the disk has to be written anew: the next session asks for everything.
+	// lost says that the files have to be written anew: the next session asks for everything.
 	lost     atomic.Bool
 	settings *atomic.Pointer[edgev1.Welcome_Settings] // see Config.Settings
 
@@ -144,7 +144,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// rewrite asks for everything, because a disk that was broken misses what has happened meanwhile.
+// rewrite makes the next session ask for everything, because the files lack what changed while the
+// disk was broken.
 func (c *Control) rewrite() {
 	c.lost.Store(true)
 	c.mu.Lock()

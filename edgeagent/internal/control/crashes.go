@@ -58,12 +58,12 @@ func openCrashes(dir, version string, log *slog.Logger) *crashes {
 	c := new(crashes)
 	var err error
 	if c.file, err = os.OpenFile(filepath.Join(dir, "crashes"), os.O_RDWR|os.O_CREATE, state.FileMode); err != nil {
-		c.file = nil // what is wrong with the folder is told when it is locked
+		c.file = nil // taking its lock reports what is wrong with the folder
 		return c
 	}
 	text := make([]byte, crashesSize)
 	n, _ := c.file.ReadAt(text, 0)
-	_ = json.Unmarshal(text[:n], &c.held) // what cannot be read is as good as nothing
+	_ = json.Unmarshal(text[:n], &c.held) // what cannot be read counts as empty
 	if at := c.held.Applying; at != nil {
 		log.Warn("the process before this one ended while it applied a step", "from", at.From, "to", at.To)
 		c.crashed(at)
@@ -75,8 +75,8 @@ func openCrashes(dir, version string, log *slog.Logger) *crashes {
 	return c
 }
 
-// crashed takes that a process ended while it applied a step. What two of them have in common is
-// refused.
+// crashed records that a process ended while it applied the steps of at. The steps that two such
+// processes were applying are refused.
 func (c *crashes) crashed(at *span) {
 	c.held.Applying = nil
 	if len(c.held.Retried) > 0 {
@@ -88,8 +88,7 @@ func (c *crashes) crashed(at *span) {
 		next = &span{Epoch: at.Epoch, From: max(was.From, at.From), To: min(was.To, at.To), Crashes: was.Crashes + 1}
 	}
 	c.held.Suspect = next
-	// Where there was nothing before, there is nothing to go on with: the step is tried again and
-	// again.
+	// A step from revision 0 is tried again each time, because there is no earlier state to keep.
 	if next.Crashes < maxCrashes || next.From == 0 {
 		return
 	}
@@ -103,7 +102,7 @@ func (c *crashes) begin(epoch string, from, to int64) {
 	c.write()
 }
 
-// end writes down that the process has lived through the step.
+// end writes down that the process did not crash while it applied the step.
 func (c *crashes) end() {
 	if s, at := c.held.Suspect, c.held.Applying; s != nil && at != nil && at.holds(s.Epoch, s.To) {
 		c.held.Suspect = nil
@@ -112,7 +111,7 @@ func (c *crashes) end() {
 	c.write()
 }
 
-// loaded writes down that the process has lived through what is on disk.
+// loaded writes down that the process did not crash while it applied what is on disk.
 func (c *crashes) loaded() {
 	if c.held.Retried != nil {
 		c.held.Retried = nil
@@ -132,10 +131,10 @@ func (c *crashes) write() {
 		return
 	}
 	padded := append(text, bytes.Repeat([]byte{' '}, crashesSize-len(text))...)
-	_, _ = c.file.WriteAt(padded, 0) // without it, a step that crashes the process is tried once more
+	_, _ = c.file.WriteAt(padded, 0) // if this fails, a step that crashes the process is tried once more
 }
 
-// refuse returns why a change is not applied, nil if it is.
+// refuse returns the refusal of a change that crashed the agent, nil for a change to apply.
 func (c *crashes) refuse(epoch string, ch state.Change) *topologyv1.Rejected {
 	for i := range c.held.Refused {
 		if s := &c.held.Refused[i]; s.holds(epoch, ch.Mod) {

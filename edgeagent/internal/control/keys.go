@@ -15,8 +15,8 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// The files of keys in a state folder. Secrets in its other files are sealed with keys of the
-// keyring, and that is wrapped by the state key.
+// The files of keys in a state folder. The keyring's keys seal the secrets in its other files, and
+// the state key wraps the keyring.
 const (
 	keyringFile  = "keyring"
 	stateKeyFile = "state-key"
@@ -24,17 +24,17 @@ const (
 
 var keyringPlace = seal.Place{Name: keyringFile}
 
-// keys are what opens sealed secrets, in memory and in the state folder. They belong to the
-// goroutine that applies.
+// keys holds what opens sealed secrets, in memory and in the state folder. It is used by the
+// goroutine that applies steps alone.
 type keys struct {
 	path string
-	by   *seal.Key // nil if the folder cannot keep one
+	by   *seal.Key // the state key; nil if the folder cannot keep one
 
 	ring *seal.Ring
 	held []byte // the encoded keyring
 
-	// clear holds the keys of secrets that came in the clear, from a control plane that did not
-	// seal yet; sealed says that the last of them has been sealed since.
+	// clear holds the topology keys of secrets that came in the clear, from a control plane that
+	// did not seal them yet. sealed says that the last of them has been sealed since.
 	clear  map[string]struct{}
 	sealed bool
 }
@@ -123,9 +123,9 @@ func (k *keys) save() error {
 	return state.SyncDir(filepath.Dir(k.path))
 }
 
-// note takes notice of whether the secrets of an origin came sealed.
+// note records whether the secrets of an origin came sealed.
 func (k *keys) note(key string, value []byte) {
-	const sealedTag = 2<<3 | 2 // OriginSecrets.sealed comes first where there are no values
+	const sealedTag = 2<<3 | 2 // OriginSecrets.sealed is the first field where no values are set
 	if len(value) > 0 && value[0] != sealedTag {
 		k.clear[key] = struct{}{}
 		return
@@ -143,8 +143,8 @@ func (k *keys) sealedAll() bool {
 	return sealed
 }
 
-// takeKeys takes the control plane's keyring over, before anything that is sealed with it comes. An
-// older control plane sends none.
+// takeKeys makes the control plane's keyring the current one, before anything comes that is sealed
+// with its keys. An older control plane sends no keyring.
 func (c *Control) takeKeys(sent *edgev1.Keyring) error {
 	if sent == nil {
 		return nil

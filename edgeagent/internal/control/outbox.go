@@ -99,12 +99,12 @@ func (o *outbox) acknowledge(nacks []*topologyv1.Rejected) {
 	})
 }
 
-// again renews the ack because the disk has got further.
+// again makes another ack due, because more is on disk now.
 func (o *outbox) again() { o.change(func() { o.due = o.begun }) }
 
 func (o *outbox) answer(a *edgev1.Answer) { o.change(func() { o.answers = append(o.answers, a) }) }
 
-// close lets the sender end once everything is sent.
+// close makes the sender end once everything is sent.
 func (o *outbox) close() { o.change(func() { o.closed = true }) }
 
 func (o *outbox) take() (messages []*edgev1.SyncRequest, closed bool) {
@@ -124,8 +124,8 @@ func (o *outbox) take() (messages []*edgev1.SyncRequest, closed bool) {
 	return messages, o.closed
 }
 
-// send is the only sender on a stream after the greeting. It ends when the outbox is closed or the
-// stream has broken.
+// send sends what the outbox holds; after the greeting nobody else sends. It ends when the outbox
+// is closed or the stream has broken.
 func (s *session) send() {
 	reports := time.NewTicker(reportInterval)
 	defer reports.Stop()
@@ -140,7 +140,7 @@ func (s *session) send() {
 		messages, closed := s.out.take()
 		for _, m := range messages {
 			if s.stream.Send(m) != nil {
-				return // receiving tells why
+				return // the goroutine that receives returns the reason
 			}
 		}
 		if closed {

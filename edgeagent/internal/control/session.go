@@ -20,8 +20,8 @@ const (
 	// welcomeTimeout bounds connecting and greeting, so that an address that swallows everything
 	// costs 10 s.
 	welcomeTimeout = 10 * time.Second
-	// idleTimeout is six signs of life. It finds a control plane that answers pings and nothing
-	// else.
+	// idleTimeout bounds the time without any message: a control plane sends a bookmark every 5 s.
+	// It finds one that answers pings and sends nothing else.
 	idleTimeout = 30 * time.Second
 	// partingTimeout bounds the wait for the last acks to be read.
 	partingTimeout = time.Second
@@ -98,7 +98,7 @@ func (s *session) hello() error {
 	}
 	err := s.stream.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello}})
 	if err == io.EOF {
-		return nil // receiving tells why the stream has ended
+		return nil // Recv returns why the stream has ended
 	}
 	return err
 }
@@ -129,8 +129,8 @@ func (s *session) converse(quiet *time.Timer) error {
 	return err
 }
 
-// part lets the last acks and nacks reach the control plane when it is the agent that ends the
-// session.
+// part waits until the control plane has read the last acks and nacks, when it is the agent that
+// ends the session.
 func (s *session) part(quiet *time.Timer) {
 	defer s.cancel(nil)
 	if s.broken {
@@ -187,7 +187,7 @@ func (c *Control) FetchCertificates(
 	return fetched.GetCertificates(), err
 }
 
-// acknowledge says how far the agent is, after the disk has got further.
+// acknowledge tells the control plane how far the agent is, after more has reached the disk.
 func (c *Control) acknowledge() {
 	c.mu.Lock()
 	s := c.session
@@ -197,7 +197,7 @@ func (c *Control) acknowledge() {
 	}
 }
 
-// greet takes over the settings and sends where the agent stands, with everything that it has
+// greet applies the settings and sends where the agent stands, with everything that it has
 // rejected, because this control plane may not know of it.
 func (s *session) greet() {
 	c := s.control
@@ -228,7 +228,7 @@ func (s *session) receive(quiet *time.Timer) error {
 	}
 }
 
-// recv says, of a stream that the agent itself has cut, why it has.
+// recv receives a message. If the agent itself ended the stream, its error says why.
 func (s *session) recv() (*edgev1.SyncResponse, error) {
 	m, err := s.stream.Recv()
 	if err != nil {

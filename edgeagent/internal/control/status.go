@@ -52,7 +52,7 @@ func (c *Control) Status() Status {
 // Settings are those that a control plane last gave. They are never nil and must not be changed.
 func (c *Control) Settings() *edgev1.Welcome_Settings { return c.settings.Load() }
 
-// publish makes the position the one that Status returns.
+// publish makes Status return the current position.
 func (c *Control) publish() {
 	rejected, at := len(c.rejected()), c.state.At()
 	c.mu.Lock()
@@ -60,14 +60,14 @@ func (c *Control) publish() {
 	c.status.Epoch, c.status.Revision, c.status.Rejected, c.digest = at.Epoch, at.Revision, rejected, at.Digest
 }
 
-// ack says how far the agent is in the history of an epoch. What is persisted is asked first: it
-// may only fall behind what is applied.
+// ack returns how far the agent is in the history of an epoch. It reads what is persisted first, so
+// that this is never ahead of what is applied.
 func (c *Control) ack(epoch string) *edgev1.Ack {
 	persisted, durable := c.state.Durable()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if state.Common(c.status.Epoch) != epoch {
-		return &edgev1.Ack{Durable: durable} // revisions of another history would be taken for some of this one
+		return &edgev1.Ack{Durable: durable} // revisions of another history would be taken for revisions of this one
 	}
 	digest := c.digest
 	return &edgev1.Ack{
@@ -91,7 +91,7 @@ func (c *Control) refused(why string) {
 	c.status.Refused = why
 }
 
-// forgetAsOf is for another history, of which nothing is known yet.
+// forgetAsOf clears AsOf when another history begins, because nothing is known of that yet.
 func (c *Control) forgetAsOf() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,7 +111,7 @@ func (e ending) level() slog.Level {
 	return slog.LevelWarn
 }
 
-// words say why the stream ended, and what may mend that if it did not come about.
+// words returns why the stream ended and, if it was never established, what may fix that.
 func (e ending) words(secure bool) (why, fix string) {
 	st, ok := status.FromError(e.err)
 	if !ok || st.Code() != codes.Unavailable {
@@ -119,7 +119,7 @@ func (e ending) words(secure bool) (why, fix string) {
 	}
 	why, kind := connfault.Of(st.Message())
 	switch {
-	case e.inStep: // so it did come about
+	case e.inStep: // it was established
 	case kind == connfault.NoTLS:
 		fix = "it does not speak TLS: leave out --ca"
 	case kind == connfault.Untrusted:

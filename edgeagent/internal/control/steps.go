@@ -12,7 +12,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// receiving is a state on its way: a full one in a spool, a catch-up in changes.
+// receiving is a state that is being received: a full one is kept in spool, a catch-up in changes.
 type receiving struct {
 	begin    *edgev1.Begin
 	sequence int64 // of the next chunk
@@ -21,7 +21,7 @@ type receiving struct {
 	decoder  decoder
 }
 
-// discard gives back what the state takes on disk. A nil receiver is no state.
+// discard removes the state's file from the disk. It does nothing on a nil receiver.
 func (r *receiving) discard() {
 	if r != nil && r.spool != nil {
 		r.spool.Discard()
@@ -48,9 +48,9 @@ func (s *session) begin(b *edgev1.Begin) error {
 	return nil
 }
 
-// epoch is what a full state is kept under. One that does not go on from what the agent holds
-// begins an epoch of the agent's own: a purge that comes with a later revision of it would else not
-// count for what was stored by revisions that are lost.
+// epoch returns the epoch that a full state is kept under. A full state that does not continue what
+// the agent holds begins an epoch of the agent's own. In the epoch before, a purge of a later
+// revision would not cover replies that were stored by revisions that are lost.
 func (s *session) epoch(b *edgev1.Begin) string {
 	c := s.control
 	epoch, at := s.welcome.GetEpoch(), c.state.At()
@@ -200,7 +200,8 @@ func (s *session) live(l *edgev1.Live) error {
 	return nil
 }
 
-// finish applies changes that were counted, writes them down and acknowledges them.
+// finish applies changes that the digest counts already, appends them to the journal and
+// acknowledges them.
 func (s *session) finish(revision int64, digest topology.Digest, changes []state.Change) error {
 	c := s.control
 	at := state.Position{Epoch: c.state.At().Epoch, Revision: revision, Digest: digest}
@@ -237,7 +238,7 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 	c := s.control
 	at := c.state.At()
 	if s.receiving != nil || s.everything || b.GetRevision() < at.Revision {
-		return nil // a sign of life
+		return nil // it only shows that the control plane is alive
 	}
 	if len(b.GetDigest()) > 0 && !same(b.GetDigest(), at.Digest) {
 		c.stray = true
@@ -258,7 +259,7 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 	return nil
 }
 
-// write goes on to a revision, in memory and in the journal.
+// write appends a step to the journal, which makes its revision the agent's position.
 func (c *Control) write(revision int64, settings *edgev1.Welcome_Settings, changes []state.Change) error {
 	if err := c.state.Append(revision, settings, changes, c.asOf()); err != nil {
 		return err
@@ -269,7 +270,7 @@ func (c *Control) write(revision int64, settings *edgev1.Welcome_Settings, chang
 	return nil
 }
 
-// changeSettings takes over what the control plane says besides the topology.
+// changeSettings applies and keeps what the control plane says besides the topology.
 func (c *Control) changeSettings(settings *edgev1.Welcome_Settings) {
 	if settings == nil || proto.Equal(settings, c.Settings()) {
 		return
@@ -285,7 +286,8 @@ func (c *Control) changeSettings(settings *edgev1.Welcome_Settings) {
 	}
 }
 
-// gap asks for what is missing, and for everything if there is a gap again.
+// gap returns the error that asks for what is missing, or for everything if there was a gap before
+// and no step was applied since.
 func (c *Control) gap(what string) error {
 	c.gaps++
 	c.cfg.Logger.Warn("steps are missing", "what", what)

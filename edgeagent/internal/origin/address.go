@@ -27,7 +27,7 @@ func (h *health) noteError(addr netip.Addr, err error) {
 	}
 }
 
-// addressFault reports whether an error is the fault of the address that was asked.
+// addressFault reports whether the address that was asked caused the error.
 func addressFault(err error) bool {
 	f := faultOf(err)
 	return (f.reason == Failed || f.reason == Timeout) && !hurried(err)

@@ -8,8 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 )
 
-// What is asked and what comes of it are of package kind. Who asks origins needs this package
-// alone.
+// These are the types of package kind for questions and outcomes, so that callers need only this
+// package.
 type (
 	// Request is [kind.Request].
 	Request = kind.Request
@@ -46,7 +46,7 @@ const (
 // Forwarded is [web.Forwarded].
 var Forwarded = web.Forwarded
 
-// Answer is what came of asking one origin.
+// Answer is the result of asking one origin.
 type Answer struct {
 	Outcome Outcome
 	Reason  Reason
@@ -56,7 +56,7 @@ type Answer struct {
 	Response *Response
 	// Status is the status of the origin's answer, 0 without one.
 	Status int
-	// Request says what was asked, such as "GET http://host/a.jpg", without any secret; empty if
+	// Request describes the request, such as "GET http://host/a.jpg", without any secret; empty if
 	// nothing was sent.
 	Request string
 	// Detail says what happened and Advice what an admin can do about it, for people, without any
@@ -67,11 +67,11 @@ type Answer struct {
 	// ProxyError is the RFC 9209 2.3 error type of an Inconclusive answer, such as
 	// "connection_refused".
 	ProxyError string
-	// Unreached says that no connection to the origin's own host came about.
+	// Unreached says that no connection to the origin's own host was made.
 	Unreached bool
 	// Duration is how long it took, until the first byte of the body.
 	Duration time.Duration
-	// hurried says that not the origin's own timeout has passed, but the deadline of whoever asks.
+	// hurried says that the caller's deadline has passed, and not the origin's own timeout.
 	hurried bool
 	// elsewhere says that the answer is that of another host, to which the origin redirected.
 	elsewhere bool

@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// firstRead is how much of a body may come with the head.
+	// firstRead is how many bytes of a body are read together with the head.
 	firstRead = 2 << 10
-	// maxResumes is how often one body may break and go on.
+	// maxResumes is how often one body is resumed after it broke.
 	maxResumes = 3
 )
 
 // A stream is the body of one exchange. Each wait for a piece of it is bounded.
 type stream struct {
 	x        *exchange
-	first    []byte // came with the head
+	first    []byte // what was read together with the head
 	err      error
-	reported sync.Once // how the address did
+	reported sync.Once // that the result was recorded for the address
 }
 
 // fill reads the first piece. It returns an error if the body breaks before its first byte.
@@ -89,12 +89,12 @@ func (e *BodyError) Error() string {
 	return fmt.Sprintf("read body from origin %q: %s", e.Origin, e.Detail)
 }
 
-// A body is what a reader gets: a stream that goes on at the same origin when it breaks, if that
-// origin can prove that the rest belongs to the same file.
+// A body is what a caller reads: a stream that is resumed at the same origin when it breaks, if
+// that origin can prove that the rest belongs to the same file.
 type body struct {
 	id     string // the origin's id, for errors
 	more   func(Conditions) *Answer
-	etag   string // strong; "" if the body cannot go on
+	etag   string // strong; "" if the body cannot be resumed
 	next   int64  // position in the file of the next byte
 	last   int64  // position of the last byte, -1 if unknown
 	tries  int
@@ -106,10 +106,10 @@ type body struct {
 	mu       sync.Mutex
 	src      io.ReadCloser
 	closed   bool
-	reported bool // whether it broke or not
+	reported bool // that its end was recorded, good or bad
 }
 
-// makeResumable gives the reply a body that goes on when it breaks.
+// makeResumable replaces the reply's body by one that is resumed when it breaks.
 func (c *Client) makeResumable(ctx context.Context, k *kind.Kind, o *topology.Origin, ask Ask, h *health, r *Response) {
 	if r.Body == http.NoBody {
 		return
@@ -148,7 +148,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return n, nil // an error comes back with the next read
 		}
 		if err == io.EOF && b.last >= 0 && b.next <= b.last {
-			err = io.ErrUnexpectedEOF // the head of a part promised more
+			err = io.ErrUnexpectedEOF // the head of a part has announced more
 		}
 		if err == io.EOF {
 			b.ended(b.whole)
@@ -157,7 +157,7 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		f := faultOf(err)
-		unwanted := f.reason == Canceled || hurried(err) || b.isClosed() // nothing that the origin has done
+		unwanted := f.reason == Canceled || hurried(err) || b.isClosed() // not the origin's fault
 		if !unwanted {
 			b.failed(f)
 		}
@@ -168,7 +168,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 }
 
-// ended calls report, which says how the body came out, at the first call only.
+// ended calls report, which records how the body ended, at the first call only.
 func (b *body) ended(report func()) {
 	b.mu.Lock()
 	first := !b.reported
@@ -185,7 +185,7 @@ func (b *body) isClosed() bool {
 	return b.closed
 }
 
-// resume asks for the rest of the file, and reports whether it gets it.
+// resume asks for the rest of the file, and reports whether it comes.
 func (b *body) resume() bool {
 	if b.etag == "" || b.tries == 0 || b.last >= 0 && b.next > b.last {
 		return false

@@ -9,8 +9,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// askBucket makes a 404 that does not say what is missing NotHere if the bucket is there, because
-// then the object is missing. The bucket is asked for at most once in DeniedFor.
+// askBucket decides about a 404 that does not say what is missing: it is NotHere if the bucket is
+// there, because then the object is missing. The bucket is asked for at most once in DeniedFor.
 func (c *Client) askBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, health *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
@@ -32,7 +32,7 @@ func (p *proof) bucketKnown() (there, fresh bool) {
 	return p.bucket, !p.bucketAsked.IsZero() && time.Since(p.bucketAsked) < DeniedFor
 }
 
-// seekBucket lists one object of the bucket, and reports whether that went well.
+// seekBucket lists one object of the bucket, and reports whether that was answered.
 func (c *Client) seekBucket(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
 	req, err := k.Bucket(c.edge, o)
 	if err != nil {

@@ -31,33 +31,34 @@ const DefaultLoopID = "edgewalk"
 type Config struct {
 	// Version is the edge's version, for User-Agent. Default: "dev".
 	Version string
-	// LoopID returns the pseudonym by which Via and CDN-Loop (RFC 8586) name this deployment. A
-	// client's request that already has it in CDN-Loop came from here. Default: [DefaultLoopID].
+	// LoopID returns the pseudonym of this deployment in Via and CDN-Loop (RFC 8586). A client's
+	// request that has it in CDN-Loop was sent by an edge of this deployment. Default:
+	// [DefaultLoopID].
 	LoopID func() string
 	// AllowPrivate lets origins have loopback and private addresses, AllowCIDRs those in the
 	// ranges. Link-local addresses and metadata services are never allowed.
 	AllowPrivate bool
 	AllowCIDRs   []netip.Prefix
-	// AllowAmbientCredentials lets S3 origins use the credentials of the machine that the edge runs
-	// on, whoever's account they are of. Default: false.
+	// AllowAmbientCredentials lets S3 origins of any account use the credentials of the machine
+	// that the edge runs on. Default: false.
 	AllowAmbientCredentials bool
 	// MediaURL returns the URL of the Media Library, "" while the control plane has named none. It
-	// is the operator's, so any address will do. Default: none.
+	// may have any address, because it is the operator's. Default: none.
 	MediaURL func() string
-	// MediaToken is asked at each request for the bearer token that is sent to the Media Library.
-	// Default: none.
+	// MediaToken returns the bearer token that is sent to the Media Library. It is called for each
+	// request. Default: none.
 	MediaToken func() string
-	// MediaTLS is asked at each connection how to talk TLS to the Media Library. Default: as to any
-	// server.
+	// MediaTLS returns the TLS settings for connections to the Media Library. It is called for each
+	// connection. Default: those for any server.
 	MediaTLS func() *tls.Config
 	// Roots are the authorities that origins' certificates may be signed by. Default: the
 	// system's.
 	Roots *x509.CertPool
-	// VerifyTLS refuses web origins whose certificate is not to be checked. Default: false.
+	// VerifyTLS refuses web origins that turn the check of certificates off. Default: false.
 	VerifyTLS bool
 	// Resolver looks up hosts. Default: the system's.
 	Resolver *net.Resolver
-	// Now is the clock of breakers and budgets, and of how old connections and look-ups are.
+	// Now is the clock of breakers and budgets, and for the age of connections and lookups.
 	// Default: time.Now.
 	Now func() time.Time
 	// Registerer gets the metrics. Default: none.
@@ -77,7 +78,8 @@ type Client struct {
 	metrics           *metrics
 }
 
-// A side is the origins of all, or the operator's own: their connections are apart.
+// A side is what one of two groups shares: all accounts' origins, or the operator's own Media
+// Library. Their connections are apart.
 type side struct {
 	client *http1.Client
 	dialer *dialer
@@ -127,7 +129,7 @@ func New(cfg Config) *Client {
 	return c
 }
 
-// Close closes the connections that are kept for later, and ends what goes on behind requests.
+// Close closes the idle connections, and ends what runs in the background.
 func (c *Client) Close() {
 	c.prober.close()
 	c.tokens.Close()
@@ -135,7 +137,7 @@ func (c *Client) Close() {
 	c.operator.client.Close()
 }
 
-// LoopID returns the name that stands for this deployment in CDN-Loop.
+// LoopID returns the name of this deployment in CDN-Loop.
 func (c *Client) LoopID() string { return c.edge.LoopID() }
 
 const (
@@ -196,9 +198,8 @@ func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask 
 	return a
 }
 
-// guarded asks once, unless the origin's breaker is open, and records what comes of it. When
-// it is time to find out whether the origin is well again, the edge asks a question of its own,
-// which one who comes then waits for.
+// guarded asks once, unless the origin's breaker is open, and records the result. When a probe is
+// due, it starts it and waits for its end first.
 func (c *Client) guarded(
 	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health,
 ) (*Answer, *kind.Row) {
@@ -263,7 +264,7 @@ func (c *Client) try(
 		}
 		a, row, next := c.exchange(ctx, k, h)
 		if next == nil && a.Status == http.StatusUnauthorized && h.Token != "" && !renewed {
-			// It may have been revoked before its time.
+			// The token may have been revoked before it expired.
 			renewed = true
 			c.tokens.Spoil(o, h.Token)
 			continue
@@ -280,23 +281,24 @@ func (c *Client) try(
 	}
 }
 
-// nameSpan names the span of ctx, if there is one, to a web server, whose own spans are then below
-// it (https://www.w3.org/TR/trace-context/#traceparent-header). Object stores have none to show.
+// nameSpan sends the span of ctx, if there is one, to a web server, which makes its own spans
+// children of it (https://www.w3.org/TR/trace-context/#traceparent-header). Object stores make no
+// spans for others.
 func nameSpan(ctx context.Context, h http.Header) {
 	if trace.SpanContextFromContext(ctx).IsValid() {
-		h.Del("Tracestate") // A client's, which is of another trace.
+		h.Del("Tracestate") // The client's belongs to another trace.
 		propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h))
 	}
 }
 
-// A hop is a [kind.Hop] with what it needs on its way.
+// A hop is a [kind.Hop] with what this package needs to send it.
 type hop struct {
 	kind.Hop
 	health *health
-	// secure is what the origin wants of TLS at its own host, nil for what every origin gets.
+	// secure holds the origin's TLS settings for its own host, nil for the default ones.
 	secure *secure
-	// reached says that the origin was connected to, at whichever address, by this hop or one
-	// before.
+	// reached says that this hop or one before has connected to the origin, at any of its
+	// addresses.
 	reached *atomic.Bool
 }
 
@@ -318,7 +320,7 @@ func (c *Client) newHop(k *kind.Kind, o *topology.Origin, ask *Ask, health *heal
 	return h
 }
 
-// sign lets a hop in, within the time that there is to ask.
+// sign adds a hop's credentials, within the time that there is to ask.
 func sign(ctx context.Context, k *kind.Kind, h *hop) error {
 	if k.Sign == nil {
 		return nil
@@ -339,8 +341,8 @@ type issuer struct {
 
 func (c *Client) issuer(o *topology.Origin) http.RoundTripper { return &issuer{c, o} }
 
-// RoundTrip implements [http.RoundTripper]. The whole answer has as long as the origin has for its
-// first byte.
+// RoundTrip implements [http.RoundTripper]. The whole answer has to come within the origin's
+// timeout for the first byte.
 func (i *issuer) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), i.o.Connect+i.o.FirstByte, errFirstByteTimeout)
 	asked := req.Clone(ctx)

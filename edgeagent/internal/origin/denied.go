@@ -12,35 +12,35 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// DeniedFor is how long "denied means missing" is believed, of an origin and of a key.
+// DeniedFor is how long an origin is believed to deny missing keys, and a denied key to be missing.
 const DeniedFor = 10 * time.Second
 
-// maxProofs bounds how many origins it is known of whether they ever answered, at about 250 bytes
-// each. Beyond, the one that was not asked for longest goes, and has to answer once more.
+// maxProofs bounds how many proofs are kept, of about 250 bytes each. When there are more, the one
+// that was not used for longest is dropped, and its origin has to prove itself again.
 const maxProofs = 1 << 16
 
-// proofs knows which origins have ever answered with a file, and which deny every missing key.
+// proofs records which origins have ever answered with a file, and which deny every missing key.
 type proofs struct {
 	seed  maphash.Seed
 	known *lru.Cache[kind.Identity, *proof]
 }
 
 type proof struct {
-	// turn is held while a proof is sought, so that a thousand denials lead to one.
+	// turn is held while a proof is sought, so that a thousand denials cause one.
 	turn chan struct{}
 
 	mu       sync.Mutex
 	answered bool      // with a file, ever
-	sought   time.Time // when the rest was found out
-	random   bool      // a key that nobody can have was denied too
+	sought   time.Time // when the fields below were found out
+	random   bool      // a random key was denied too
 	probed   bool      // probe_key was there
 
-	bucket      bool // could be listed
+	bucket      bool // it could be listed
 	bucketAsked time.Time
 }
 
 func newProofs() *proofs {
-	known, _ := lru.New[kind.Identity, *proof](maxProofs) // an error is one of a size that is not positive
+	known, _ := lru.New[kind.Identity, *proof](maxProofs) // it fails only for a size that is not positive
 	return &proofs{seed: maphash.MakeSeed(), known: known}
 }
 
@@ -64,8 +64,8 @@ func (p *proofs) succeeded(o *topology.Origin) {
 	found.mu.Unlock()
 }
 
-// prove makes a denial NotHere if the store says the same of a key that nobody can have, and yet
-// shows that the credentials are good: it has answered with a file before, or does for probe_key.
+// prove turns a denial into NotHere if the store denies a random key too, although the credentials
+// are good: it has answered with a file before, or does for probe_key.
 func (c *Client) prove(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, a *Answer) {
 	p := c.proofs.of(o)
 	select {
@@ -102,8 +102,8 @@ func (p *proof) hasAnswered() bool {
 	return p.answered
 }
 
-// seek asks for a key that nobody can have and, where that is denied, for probe_key if it is
-// needed. It reports whether the store said anything of use.
+// seek asks for a random key and, if that is denied and there is no other proof, for probe_key. It
+// reports whether the answers prove anything.
 func (c *Client) seek(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, p *proof) bool {
 	probe := func(key string) (*Answer, *kind.Row) {
 		a, row := c.try(ctx, k, o, &Ask{Request: forKey(ask.Account, key), Deadline: ask.Deadline}, h)

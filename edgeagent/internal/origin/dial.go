@@ -22,23 +22,23 @@ import (
 // dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
 const dialStagger = 250 * time.Millisecond
 
-// A dialer connects to a host by the first of its addresses that network allows and that answers.
+// A dialer connects to the first address of a host that network allows and that answers.
 type dialer struct {
 	network *guard.Network // nil allows every address
 	lookups *lookups
 	tls     func() *tls.Config
 }
 
-// A link is where a connection is to lead, and for what.
+// A link describes a connection to make: where to, and for what.
 type link struct {
 	key    http1.Key
-	secure *secure       // what the origin wants of TLS, nil for what every origin gets
+	secure *secure       // the origin's TLS settings, nil for the default ones
 	limit  time.Duration // how long connecting may take
 	by     *attempt      // nil for none
 }
 
-// link is where the hop's request is to go: to one address of several, if it has to, and over
-// connections that were made for what the origin wants of TLS.
+// link describes the connection for the hop's request: to one address if by names one, and with the
+// TLS settings of the origin.
 func (h *hop) link(by *attempt, limit time.Duration) link {
 	u := h.Req.URL
 	to := link{limit: limit, by: by, key: keyOf(u)}
@@ -51,7 +51,7 @@ func (h *hop) link(by *attempt, limit time.Duration) link {
 	return to
 }
 
-// keyOf is what a URL says of connections.
+// keyOf returns the key of connections for a URL.
 func keyOf(u *url.URL) http1.Key {
 	host := u.Hostname()
 	if strings.IndexFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
@@ -68,7 +68,7 @@ func newTLSConfig(roots *x509.CertPool) *tls.Config {
 	}
 }
 
-// connect returns what http1 can use.
+// connect makes a connection that http1 can use.
 func (d *dialer) connect(ctx context.Context, to link) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, to.limit, errConnectTimeout)
 	defer cancel()
@@ -89,7 +89,7 @@ func (d *dialer) connect(ctx context.Context, to link) (net.Conn, error) {
 	return secure, nil
 }
 
-// dialError prefers the reason for which ctx ended to what its end made of the dial.
+// dialError returns the reason why ctx has ended instead of the error of the dial that this caused.
 func dialError(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -105,8 +105,8 @@ func (d *dialer) dial(ctx context.Context, host, port string, to link) (net.Conn
 	return race(ctx, to.by.order(host, addrs, to.key.Address), port, to.by)
 }
 
-// allowed resolves host and returns the addresses that may be connected to. What is checked here
-// is what is dialled, so a name that resolves otherwise a moment later gains nothing.
+// allowed resolves host and returns the addresses that may be connected to. The same addresses are
+// then connected to, so that a name that resolves differently a moment later gains nothing.
 func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error) {
 	addrs, err := d.lookups.of(ctx, host)
 	if err != nil {

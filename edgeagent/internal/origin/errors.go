@@ -18,7 +18,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/token"
 )
 
-// These end a request; context.Cause distinguishes them from a caller that gave up.
+// These end a request. context.Cause distinguishes them from a caller that gave up.
 var (
 	errConnectTimeout   = errors.New("connecting took too long")
 	errFirstByteTimeout = errors.New("no answer in time")
@@ -27,10 +27,10 @@ var (
 	errDrained          = errors.New("the rest of the body is not wanted")
 )
 
-// ends are the reasons above for which a request of ours ends.
+// ends are those of the reasons above for which this package ends a request.
 var ends = []error{errConnectTimeout, errFirstByteTimeout, errIdleTimeout, errWalkDeadline, errDrained}
 
-// These say that an origin has as many requests as it may have.
+// These say that an origin has as many requests as its caps allow.
 var (
 	errPending = errors.New("too many requests wait for this origin")
 	errOpen    = errors.New("too many connections to this origin are in use")
@@ -54,7 +54,7 @@ type tlsError struct{ err error }
 func (e *tlsError) Error() string { return "TLS: " + e.err.Error() }
 func (e *tlsError) Unwrap() error { return e.err }
 
-// A fault is what an error means.
+// A fault is the meaning of an error.
 type fault struct {
 	reason Reason
 	proxy  string // RFC 9209 2.3
@@ -62,7 +62,7 @@ type fault struct {
 	advice string
 }
 
-// Every fault but that of a caller who gave up comes with something to do about it.
+// Each fault but a caller that gave up has advice on what to do about it.
 const (
 	adviceAddress = "use a public address, or have the operator allow it with --allow-private-origins " +
 		"or --allow-origin-cidr"
@@ -80,8 +80,8 @@ const (
 	adviceHTTP = "check that an HTTP server is at this host and port"
 )
 
-// faultOf returns what an error of a request means. Its detail never repeats the text of an error
-// that is not known here, because that may hold bytes of the reply.
+// faultOf returns the meaning of an error of a request. Its detail never repeats the text of an
+// unknown error, because that may contain bytes of the reply.
 func faultOf(err error) fault {
 	var config *kind.ConfigError
 	var refused *refusedError
@@ -121,7 +121,7 @@ func faultOf(err error) fault {
 	return connectionFault(err)
 }
 
-// tokenFault is what it means that an issuer gave no token.
+// tokenFault returns the meaning of an issuer's failure to give a token.
 func tokenFault(e *token.Error) fault {
 	var f fault
 	switch {
@@ -143,8 +143,7 @@ func tokenFault(e *token.Error) fault {
 	return f
 }
 
-// hurried reports whether the deadline of whoever asked ended a request, and not a timeout of the
-// origin's.
+// hurried reports whether the caller's deadline ended a request, and not a timeout of the origin.
 func hurried(err error) bool {
 	return errors.Is(err, errWalkDeadline) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -20,11 +20,11 @@ import (
 )
 
 const (
-	// maxErrorBody bounds what is read of an object store's error, which is an XML or JSON text of
-	// some hundred bytes.
+	// maxErrorBody bounds what is read of an object store's error. Such an error is an XML or JSON
+	// text of some hundred bytes.
 	maxErrorBody = 64 << 10
-	// A body that nobody wants is read up to maxDrain, for at most drainFor, so that its connection
-	// can be used again.
+	// The rest of an unused body is read up to maxDrain, for at most drainFor, so that its
+	// connection can be used again.
 	maxDrain = 16 << 10
 	drainFor = 50 * time.Millisecond
 	// maxRedirects is how many redirects are followed.
@@ -43,10 +43,10 @@ type exchange struct {
 	notes  []string // which lines of the head were left out
 	by     *attempt
 	health *health
-	leave  func() // gives the place at the origin back, once
+	leave  func() // releases the place within the origin's caps, once
 }
 
-// end frees what the exchange holds.
+// end releases what the exchange holds.
 func (x *exchange) end() {
 	x.watch.stop()
 	x.resp.Body.Close()
@@ -55,8 +55,8 @@ func (x *exchange) end() {
 	x.leave()
 }
 
-// exchange sends one request, and judges the reply. It returns the hop to go on with instead if
-// that is a redirect to follow.
+// exchange sends one request and classifies the reply. For a redirect that is followed it returns
+// the next hop instead.
 func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *kind.Row, *hop) {
 	x, err := c.reach(ctx, k, h)
 	if err != nil {
@@ -93,8 +93,8 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 	return a, row, nil
 }
 
-// redirected ends the exchange and returns the hop that its reply leads to, or why it is not
-// followed.
+// redirected ends the exchange and returns the hop that its redirect leads to, or an answer that
+// says why it is not followed.
 func (c *Client) redirected(k *kind.Kind, h *hop, x *exchange, location string) (*Answer, *kind.Row, *hop) {
 	r := &kind.Reply{Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header}
 	x.drain()
@@ -118,7 +118,7 @@ func (c *Client) redirected(k *kind.Kind, h *hop, x *exchange, location string) 
 	return nil, nil, &next
 }
 
-// cleanCoding drops from Content-Encoding what is no coding of the body: nothing at all,
+// cleanCoding removes from Content-Encoding what is no coding of the body: empty members,
 // "identity", and the "aws-chunked" of an upload, which object stores keep and no client can
 // decode.
 func cleanCoding(h http.Header) {
@@ -141,7 +141,7 @@ func cleanCoding(h http.Header) {
 	}
 }
 
-// remark adds to an answer which lines of the reply's head were left out, and counts them.
+// remark adds the header lines that were left out to the detail of an answer, and counts them.
 func (c *Client) remark(k *kind.Kind, a *Answer, notes []string) {
 	if len(notes) == 0 {
 		return
@@ -153,7 +153,7 @@ func (c *Client) remark(k *kind.Kind, a *Answer, notes []string) {
 	}
 }
 
-// failed ends the exchange and says what its error means.
+// failed ends the exchange and returns the answer for its error.
 func (x *exchange) failed(err error) *Answer {
 	a := faultAnswer(faultOf(err))
 	a.Status, a.hurried = x.resp.StatusCode, hurried(err)
@@ -204,7 +204,7 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	call := http1.Call{
 		Key: to.key,
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			by.at.Store(nil) // a connection that was kept may have died
+			by.at.Store(nil) // an idle connection may have been closed by the server
 			x.watch.phase(connect, errConnectTimeout)
 			return s.dialer.connect(ctx, to)
 		},
@@ -236,11 +236,11 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	return x, nil
 }
 
-// interimKey is the context key of who is told of interim replies.
+// interimKey is the context key of the function that interim replies are passed to.
 type interimKey struct{}
 
-// WithInterim has passOn called with the interim replies (RFC 9110 15.2) that origins send while
-// they are asked under the context. An error of it ends the request to the origin.
+// WithInterim returns a context in which passOn is called with each interim reply (RFC 9110 15.2)
+// of an origin. An error of passOn ends the request to the origin.
 func WithInterim(ctx context.Context, passOn func(status int, header map[string][]string) error) context.Context {
 	return context.WithValue(ctx, interimKey{}, passOn)
 }
@@ -253,8 +253,8 @@ func interimOf(ctx context.Context) func(int, http.Header) error {
 	return func(status int, header http.Header) error { return passOn(status, header) }
 }
 
-// causeOf returns the reason for which this package ended a request, or else that its caller did,
-// or else err, which is what came of it.
+// causeOf returns why this package has ended a request, or that its caller has, or err if neither
+// did.
 func causeOf(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
@@ -284,8 +284,8 @@ func (x *exchange) errorCode(k *kind.Kind) (string, error) {
 	return k.Code(x.resp.Header, text), nil
 }
 
-// drain ends the exchange, and keeps its connection if the rest of the body is short and already
-// there.
+// drain ends the exchange. It keeps the connection if the rest of the body is short and has already
+// come.
 func (x *exchange) drain() {
 	x.watch.lift()
 	x.watch.phase(drainFor, errDrained)
@@ -293,8 +293,8 @@ func (x *exchange) drain() {
 	x.end()
 }
 
-// hold returns a reply that is passed on, once the first byte of its body is there. A reply that
-// should have one and has none is an error.
+// hold returns a reply to pass on once the first byte of its body has come. A body that ends before
+// that, although there should be one, is an error.
 func (x *exchange) hold() (*Response, error) {
 	x.watch.lift()
 	r := &Response{
@@ -332,11 +332,11 @@ func (x *exchange) hold() (*Response, error) {
 	return r, nil
 }
 
-// succeeded records that the address that was asked has done what it should.
+// succeeded records that the address that was asked has answered as it should.
 func (x *exchange) succeeded() { x.health.record(x.by.address(), true) }
 
-// retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). What cannot be
-// read asks for nothing.
+// retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). It returns 0 for
+// what it cannot read.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(value); err == nil {
 		return time.Duration(min(max(seconds, 0), 86400)) * time.Second

@@ -18,21 +18,20 @@ import (
 )
 
 const (
-	// maxHealths bounds how many origins the edge knows the health of, at most 1 KiB each but for
-	// those with several addresses, which take up to 4 KiB. One that was not asked for forgetAfter
-	// is forgotten.
+	// maxHealths bounds how many healths are kept, of at most 1 KiB each, or 4 KiB for an origin
+	// with several addresses. One that was not used for forgetAfter is dropped.
 	maxHealths  = 1 << 14
 	forgetAfter = 20 * time.Minute
 
-	// An error is shown as long as it is the last word, for at most showFor, and for showAnyway in
-	// any case.
+	// The last error is shown until a success follows, for at most showFor, and for showAnyway even
+	// after a success.
 	showFor    = 15 * time.Minute
 	showAnyway = time.Minute
 	maxSummary = 200 // bytes
 )
 
-// A health is what the edge knows of how one origin does: whether it may be asked, how often, and
-// where.
+// A health is what the edge knows of the state of one origin: whether it may be asked, how often,
+// and at which addresses.
 type health struct {
 	kind, account, origin string
 	now                   func() time.Time
@@ -44,26 +43,26 @@ type health struct {
 	breaker   guard.Breaker
 	doubt     guard.Doubt
 	known     []known
-	turns     int // probes, ever
+	turns     int // how many probes there were
 	retries   guard.Budget
 	hedges    guard.Budget
 	caps      guard.Caps
 	latency   guard.Latency
 	addresses guard.Addresses
-	failing   bool // the last word was a failure
+	failing   bool // the last result was a failure
 	failed    time.Time
 	failure   string
 }
 
-// A healthKey is what a health is of: one target of an origin. The Media Library counts as another
-// for each account, so that no account can spoil it for the others.
+// A healthKey names what a health is about: one target of an origin. The Media Library has one for
+// each account, so that no account can open the breaker for others.
 type healthKey struct {
 	uid, account string
 	target       uint64
 	site         string // of an origin that asks several
 }
 
-// healths holds those of the origins that were asked of late.
+// healths holds the healths of the origins that were asked recently.
 type healths struct {
 	now     func() time.Time
 	metrics *metrics
@@ -72,12 +71,11 @@ type healths struct {
 }
 
 func newHealths(now func() time.Time, m *metrics) *healths {
-	known, _ := lru.New[healthKey, *health](maxHealths) // an error is one of a size that is not positive
+	known, _ := lru.New[healthKey, *health](maxHealths) // it fails only for a size that is not positive
 	return &healths{now: now, metrics: m, known: known}
 }
 
-// of returns the health of an origin. An admin's test has one of its own, which is forgotten with
-// it.
+// of returns the health of an origin. An admin's test gets a new one, which is not kept.
 func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	h := hs.find(k, o, ask)
 	limits := topology.DefaultBreaker
@@ -106,7 +104,7 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	if found, ok := hs.known.Get(p); ok && !found.unasked() {
 		return found
 	}
-	hs.mu.Lock() // of those who come here at once, one adds it
+	hs.mu.Lock() // of several callers, one adds it
 	defer hs.mu.Unlock()
 	if found, ok := hs.known.Get(p); ok && !found.unasked() {
 		return found
@@ -116,7 +114,7 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	return added
 }
 
-// unasked reports whether the origin was not asked for so long that it is forgotten.
+// unasked reports whether the origin was not asked for so long that its health can be dropped.
 func (h *health) unasked() bool {
 	now := h.now()
 	h.mu.Lock()
@@ -135,7 +133,7 @@ func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time
 	return h
 }
 
-// all returns those of the origins that were asked of late.
+// all returns the healths of the origins that were asked recently.
 func (hs *healths) all() map[healthKey]*health {
 	all := make(map[healthKey]*health)
 	for _, p := range hs.known.Keys() {
@@ -158,7 +156,7 @@ func (hs *healths) count(s guard.State) (n float64) {
 	return n
 }
 
-// admit says why the origin may not be asked, nil if it may.
+// admit returns why the origin may not be asked, nil if it may.
 func (h *health) admit() (refusal *Answer) {
 	now := h.now()
 	h.mu.Lock()
@@ -186,15 +184,15 @@ type verdict uint8
 
 const (
 	noVerdict verdict = iota // the origin was not asked, or not for long enough
-	reached                  // it is there, but an admin has something to correct
-	begun                    // the head of a file has come; whether it is well shows at the end of the body
+	reached                  // the origin answers, but an admin has something to correct
+	begun                    // the head of a file has come; the end of the body shows whether the file does
 	healthy
 	busy
 	broken
 )
 
-// patience is how long an origin must have been waited for, if its own timeout is not shorter,
-// before a deadline that the steps before it have used up is held against it.
+// patience is how long an origin must have been waited for before a failure counts against it, if
+// the caller's deadline has ended the request early because steps before have used the time up.
 const patience = time.Second
 
 func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) verdict {
@@ -212,7 +210,7 @@ func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) 
 		}
 		return noVerdict
 	case k.Operator && a.Status != 0:
-		return reached // of one file, or of a replica that is behind; neither says that the library is down
+		return reached // about one file, or a replica that is behind; neither says that the Media Library is down
 	case a.Reason == Busy:
 		if a.Status != 0 {
 			return busy
@@ -242,7 +240,7 @@ func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v
 	}
 	h.breaker.Reached()
 	switch {
-	case a.elsewhere: // another host's doing
+	case a.elsewhere: // caused by another host
 	case failed:
 		if h.doubt.Fail(now, h.path(k, ask)) {
 			h.breaker.Suspect()
@@ -255,7 +253,7 @@ func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v
 	}
 }
 
-// path names the file that is asked for, whatever its query.
+// path returns a hash of the file that is asked for, without its query.
 func (h *health) path(k *kind.Kind, ask *Ask) uint64 {
 	if k.Keyed {
 		return maphash.String(h.seed, ask.Object)
@@ -263,8 +261,7 @@ func (h *health) path(k *kind.Kind, ask *Ask) uint64 {
 	return maphash.String(h.seed, ask.Path)
 }
 
-// conclude records what a question came to, when there is nothing more to find out about the
-// answer.
+// conclude records the final result of a question.
 func (h *health) conclude(a *Answer) {
 	now := h.now()
 	h.mu.Lock()
@@ -278,7 +275,7 @@ func (h *health) conclude(a *Answer) {
 	}
 }
 
-// finished records a body that came to its end, or as far as its reader wanted it.
+// finished records that a body has ended well, or was read as far as its reader wanted.
 func (h *health) finished() {
 	now := h.now()
 	h.mu.Lock()
@@ -293,7 +290,7 @@ func (h *health) moved(yes bool, to guard.State) {
 	}
 }
 
-// summary is an answer as one line for people.
+// summary returns an answer as one line for people.
 func summary(a *Answer) string {
 	text := string(a.Reason) + ": " + a.Detail
 	if len(text) > maxSummary {
@@ -302,7 +299,7 @@ func summary(a *Answer) string {
 	return text
 }
 
-// retry reports whether the retry budget allows one more, of a cause that is a label.
+// retry reports whether the retry budget allows one more request. cause is a label of the metric.
 func (h *health) retry(cause string) bool {
 	h.mu.Lock()
 	ok := h.retries.Spend(h.now())
@@ -315,8 +312,8 @@ func (h *health) retry(cause string) bool {
 	return ok
 }
 
-// enter takes a place for a request of a path. The place is pending until answered and taken until
-// leave.
+// enter takes a place for a request of a path within the origin's caps. answered and leave release
+// it.
 func (h *health) enter(path uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -343,7 +340,7 @@ func (h *health) leave(path uint64) {
 	h.caps.Leave(path)
 }
 
-// state is what an admin should know, nil if all is well.
+// state returns what an admin should know, nil if the origin is well.
 func (h *health) state() *topologyv1.OriginState {
 	now := h.now()
 	h.mu.Lock()
@@ -359,7 +356,7 @@ func (h *health) state() *topologyv1.OriginState {
 	}
 }
 
-// Asked returns the origins that were asked, `{account}/{origin}`, the last asked first, at most
+// Asked returns the origins that were asked, as `{account}/{origin}`, the last asked first, at most
 // [topology.MaxReported]. current is as for [Client.States].
 func (c *Client) Asked(current func(account, id string) *topology.Origin) []string {
 	type asked struct {
@@ -379,16 +376,16 @@ func (c *Client) Asked(current func(account, id string) *topology.Origin) []stri
 	slices.SortFunc(all, func(a, b asked) int { return cmp.Or(b.last.Compare(a.last), cmp.Compare(a.name, b.name)) })
 	var names []string
 	for _, one := range all {
-		if len(names) < topology.MaxReported && !slices.Contains(names, one.name) { // an origin of several sites
+		if len(names) < topology.MaxReported && !slices.Contains(names, one.name) { // once for several sites
 			names = append(names, one.name)
 		}
 	}
 	return names
 }
 
-// States returns the origins that are not well, those that are not asked at all first, then those
-// that failed last. current returns the origin that has an id of an account, nil if there is none
-// any more; others are left out.
+// States returns the origins that are not well: first those that are not asked at all, then the
+// others, the last failure first. current returns the origin of an account with an id, nil if there
+// no longer is one; such are left out.
 func (c *Client) States(current func(account, id string) *topology.Origin) []*topologyv1.OriginState {
 	var states []*topologyv1.OriginState
 	for p, h := range c.healths.all() {

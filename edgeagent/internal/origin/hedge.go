@@ -12,8 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 )
 
-// hedge returns how long an answer of host may take before a second address is asked too. ok is
-// false if there is none to ask.
+// hedge returns after how long without an answer a second address of host is asked too. ok is false
+// if there is no other address to ask.
 func (h *health) hedge(host string) (after time.Duration, ok bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -22,7 +22,7 @@ func (h *health) hedge(host string) (after time.Duration, ok bool) {
 	return h.latency.P95, second && h.latency.P95 > 0 && h.breaker.State(now) == guard.Closed
 }
 
-// second returns the address to hedge with, if the budget allows a hedge.
+// second returns the address to hedge with, if there is one and the budget allows a hedge.
 func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -35,8 +35,7 @@ func (h *health) second(host string, first netip.Addr) (netip.Addr, bool) {
 	return addr, true
 }
 
-// took records how long an answer took, if there is a second address that a later one may be asked
-// for at.
+// took records how long an answer took, if the origin has a second address to hedge with.
 func (h *health) took(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -45,12 +44,12 @@ func (h *health) took(d time.Duration) {
 	}
 }
 
-// stillConnecting is after how long it is looked again whether a request that may be hedged is
+// stillConnecting is the interval at which a request that may be hedged is checked for being
 // connected.
 const stillConnecting = 10 * time.Millisecond
 
-// maxAsked is how many addresses one request is sent to, one after the other. Connecting, of which
-// the origin sees nothing, is tried at all of them.
+// maxAsked is how many addresses one request is sent to, one after the other. Connecting is tried
+// at all of them, because the origin sees no request then.
 const maxAsked = 3
 
 // reach sends a hop's request. If an address of the origin fails before it answers, the next is
@@ -118,7 +117,7 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 		case s := <-results:
 			running--
 			if s.err != nil && running > 0 {
-				continue // the other one may do better
+				continue // the other attempt may succeed
 			}
 			if running > 0 {
 				h.health.hedgeWon(first, second, s.by)
@@ -143,7 +142,7 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 			return s.x, failed, s.err
 		case <-timer.C:
 			at := first.address()
-			if !at.IsValid() { // still connecting, which tries every address by itself
+			if !at.IsValid() { // it is still connecting, and the dialer tries every address
 				timer.Reset(max(after, stillConnecting))
 				continue
 			}
@@ -158,9 +157,9 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 
 // An attempt is one sending of a request.
 type attempt struct {
-	to     netip.Addr // where to; the zero value leaves it to the dialer
+	to     netip.Addr // the address to use; the zero value leaves the choice to the dialer
 	at     atomic.Pointer[netip.Addr]
-	cancel context.CancelFunc // frees the context of its own, if it has one
+	cancel context.CancelFunc // releases the attempt's own context, if it has one
 	health *health            // of the origin, once it is sent
 
 	mu  sync.Mutex
@@ -184,7 +183,7 @@ func (a *attempt) failed() []netip.Addr {
 	return slices.Clone(a.bad)
 }
 
-// order records a look-up and returns the addresses in the order to try them.
+// order records a lookup and returns the addresses in the order in which to try them.
 func (a *attempt) order(host string, found []netip.Addr, prefer netip.Addr) []netip.Addr {
 	if a == nil {
 		return guard.Interleave(found)
@@ -197,7 +196,7 @@ func (a *attempt) order(host string, found []netip.Addr, prefer netip.Addr) []ne
 	return h.addresses.Sort(found, prefer, now)
 }
 
-// address is where the attempt's connection leads, the zero value while there is none.
+// address returns the address that the attempt is connected to, the zero value before.
 func (a *attempt) address() netip.Addr {
 	if at := a.at.Load(); at != nil {
 		return *at
@@ -205,7 +204,7 @@ func (a *attempt) address() netip.Addr {
 	return netip.Addr{}
 }
 
-// connected records where the attempt's connection will lead if nothing goes wrong.
+// connected records the address that the attempt is connected to.
 func (a *attempt) connected(to netip.Addr) {
 	if a != nil {
 		a.at.CompareAndSwap(nil, &to)
@@ -218,7 +217,7 @@ func (a *attempt) release() {
 	}
 }
 
-// overtook records that the addresses of tried before winner had not answered when winner did.
+// overtook records that winner has answered before the addresses of tried that come before it.
 func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
 	if a == nil {
 		return
@@ -228,7 +227,7 @@ func (a *attempt) overtook(tried []netip.Addr, winner netip.Addr) {
 	}
 }
 
-// hedgeWon counts a hedge that was answered first, and holds that against the address that was
+// hedgeWon counts a hedge that was answered first, and records a failure of the address that was
 // late.
 func (h *health) hedgeWon(first, second, winner *attempt) {
 	if winner != second {

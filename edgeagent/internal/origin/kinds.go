@@ -49,7 +49,7 @@ func KindName(o *topology.Origin) string {
 // Keyed reports whether an origin holds its files under object keys; nil is the Media Library.
 func Keyed(o *topology.Origin) bool { return o == nil || topology.Keyed(o.Spec) }
 
-// RandomKey returns a key that nobody can have, where the origin's files lie.
+// RandomKey returns a random key, which no file has, where the origin's files lie.
 func (c *Client) RandomKey(o *topology.Origin) string { return randomKey(c.kindOf(o)) }
 
 func randomKey(k *kind.Kind) string { return k.Folder + rand.Text() }

@@ -48,8 +48,7 @@ func newMetrics() *metrics {
 	return m
 }
 
-// register gives the metrics to reg, unless it is nil. The breakers are counted in hs when someone
-// asks.
+// register registers the metrics, unless reg is nil. Breakers are counted in hs at each scrape.
 func (m *metrics) register(reg prometheus.Registerer, hs *healths) {
 	if reg == nil {
 		return

@@ -13,18 +13,19 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// maxKnown is how many files that were there an origin is remembered by: the first, which no client
-// can push out, and the last. maxForgiven is how often in a row the question about one may fail.
+// maxKnown is how many files an origin is probed with: the first that it had, which no client can
+// displace, and the last ones. maxForgiven is how many failures in a row are allowed for one of
+// them.
 const (
 	maxKnown    = 2
 	maxForgiven = 4
 )
 
-// A known is a file that the edge asks for by itself, because it was there.
+// A known is a file that the edge probes with, because the origin had it.
 type known struct {
-	file   Request // without account, which would keep a whole topology in memory
+	file   Request // without the account, which would keep a whole topology in memory
 	sha    [8]byte // of a file of the Media Library
-	failed int     // questions in a row
+	failed int     // probes in a row
 }
 
 // is reports whether an ask is for the known file.
@@ -72,7 +73,7 @@ func (a *prober) run(f func(ctx context.Context)) bool {
 	return true
 }
 
-// isPlain reports whether no field of the client's that o lists decided the answer.
+// isPlain reports whether the answer depends on no field of the client that o lists.
 func isPlain(a *Ask, o *topology.Origin) bool {
 	if o != nil {
 		for name := range Forwarded(o) {
@@ -84,7 +85,7 @@ func isPlain(a *Ask, o *topology.Origin) bool {
 	return true
 }
 
-// remember keeps a file that was there for probes. The caller holds h.mu.
+// remember keeps a file that the origin had for probes. The caller holds h.mu.
 func (h *health) remember(o *topology.Origin, ask *Ask) {
 	if !isPlain(ask, o) || slices.ContainsFunc(h.known, func(k known) bool { return k.is(ask) }) {
 		return
@@ -98,9 +99,9 @@ func (h *health) remember(o *topology.Origin, ask *Ask) {
 	h.known = append(h.known, known{file: file, sha: ask.Library})
 }
 
-// probe is what the edge asks by itself: probe_key, else a file that was there, the last one and
-// the first one in turn. Where none is known, sure is false: any answer of the origin, to its root
-// or to a key that nobody has, shows no more than that it can be reached. The caller holds h.mu.
+// probe returns what to probe with: probe_key, or else a file that the origin had, the last one and
+// the first one in turn. If there is none, sure is false: any answer, to its root or a random key,
+// shows only that the origin can be reached. The caller holds h.mu.
 func (h *health) probe(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure bool) {
 	h.turns++
 	probe := ""
@@ -156,8 +157,8 @@ func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *healt
 	return done, true
 }
 
-// awaitProbe starts the probe that is due, waits for it, and reports whether it has ended. A
-// request that comes while one is under way does not wait for that.
+// awaitProbe starts the probe that is due, waits for its end, and reports whether it has ended.
+// Requests that come while a probe runs do not wait for it.
 func (c *Client) awaitProbe(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) bool {
 	done, mine := c.startProbe(k, o, ask, h)
 	if !mine {
@@ -178,7 +179,7 @@ func (c *Client) awaitProbe(ctx context.Context, k *kind.Kind, o *topology.Origi
 	return false
 }
 
-// probed records what came of a probe.
+// probed records the result of a probe.
 func (h *health) probed(q *Ask, a *Answer, sure bool) {
 	now := h.now()
 	h.mu.Lock()
@@ -189,8 +190,8 @@ func (h *health) probed(q *Ask, a *Answer, sure bool) {
 		b.Postpone(now)
 		return
 	}
-	// A breaker that opened because the origin could not be reached closes when it can: what it
-	// says of one file is about that file.
+	// A breaker that opened because the origin could not be reached closes when the origin answers
+	// at all: what it answers is about one file.
 	answered := a.Outcome != Inconclusive || a.Reason == Misconfigured || a.elsewhere ||
 		!a.Unreached && (!sure || !b.Suspected())
 	i := slices.IndexFunc(h.known, func(k known) bool { return k.is(q) })
@@ -204,7 +205,7 @@ func (h *health) probed(q *Ask, a *Answer, sure bool) {
 	}
 	if i >= 0 && !a.Unreached {
 		if h.known[i].failed++; h.known[i].failed >= maxForgiven {
-			h.known = slices.Delete(h.known, i, i+1) // the file, and not the origin, may be what is broken
+			h.known = slices.Delete(h.known, i, i+1) // perhaps the file is broken, and not the origin
 		}
 	}
 	h.failing, h.failed, h.failure = true, now, summary(a)

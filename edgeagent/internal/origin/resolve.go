@@ -11,21 +11,22 @@ import (
 )
 
 const (
-	// While DNS gives no answer for a host, the last one serves, for at most lastGoodFor: an
-	// address may be another's by then. The next look-up is made after lookupAgain (RFC 8767 5).
-	// One for which there is a last answer gets lookupPatience, so that time is left to connect.
+	// While DNS gives no answer for a host, the last answer is used for at most lastGoodFor,
+	// because an address may belong to somebody else later. DNS is asked again after lookupAgain
+	// (RFC 8767 5). If there is a last answer, a lookup may take lookupPatience, so that time is
+	// left to connect.
 	lastGoodFor    = 3 * 24 * time.Hour
 	lookupPatience = 500 * time.Millisecond
 	lookupAgain    = 30 * time.Second
-	// goneFor is how long the last answer serves once DNS says that the host does not exist: a zone
-	// that is being repaired, or a resolver that leads nowhere, says so too.
+	// goneFor is how long the last answer is used after DNS says that the host does not exist,
+	// because a zone under repair, or a resolver that cannot reach it, says so too.
 	goneFor = 5 * time.Minute
-	// maxHosts bounds the hosts whose last answer is known. Beyond, all are forgotten.
+	// maxHosts bounds the hosts whose last answer is kept. When there are more, all are dropped.
 	maxHosts = 1 << 14
 )
 
-// A lookups resolves hosts, and remembers what it found for when DNS fails. That a host does not
-// exist is an answer too, which ends what is known of it unless it is taken back soon.
+// A lookups resolves hosts, and keeps the answers for when DNS fails. That a host does not exist is
+// an answer too: it ends the use of the last one, unless the host soon exists again.
 type lookups struct {
 	resolver *net.Resolver
 	now      func() time.Time
@@ -37,15 +38,15 @@ type lookups struct {
 type lookup struct {
 	addrs  []netip.Addr
 	at     time.Time // when DNS gave them
-	failed time.Time // when it last gave no answer since
-	gone   time.Time // since when it says that there is no such host
+	failed time.Time // when a lookup failed last since then
+	gone   time.Time // since when DNS says that the host does not exist
 }
 
 func newLookups(r *net.Resolver, now func() time.Time) *lookups {
 	return &lookups{resolver: r, now: now, known: make(map[string]lookup)}
 }
 
-// of returns the addresses of host, IPv4 ones always as such.
+// of returns the addresses of host. IPv4 addresses are never in their IPv6-mapped form.
 func (l *lookups) of(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{addr.Unmap()}, nil
@@ -79,7 +80,7 @@ func (l *lookups) of(ctx context.Context, host string) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// failed returns the last answer in place of one that did not come, if there is one.
+// failed returns the last answer instead of err, if there is one to use.
 func (l *lookups) failed(ctx context.Context, host string, last lookup, err error) ([]netip.Addr, error) {
 	var dns *net.DNSError
 	absent, now := errors.As(err, &dns) && dns.IsNotFound, l.now()

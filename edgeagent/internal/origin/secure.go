@@ -12,21 +12,21 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// A secure is what an origin wants of TLS besides what every origin gets. Connections are shared
-// only among those who want the same, and sessions too: one that was made with other CAs, or
-// without checking, proves nothing.
+// A secure holds the TLS settings of an origin that differ from the default. Connections and
+// sessions are shared only under equal settings, because a session that was made with other CAs, or
+// without a check, proves nothing.
 type secure struct {
 	key    string
 	config *tls.Config
 }
 
-// maxSecures bounds the TLS settings that are kept. Beyond, all are forgotten.
+// maxSecures bounds the TLS settings that are kept. When there are more, all are dropped.
 const maxSecures = 1024
 
 // secures holds TLS settings of origins, by their key.
 type secures struct {
 	base     *tls.Config
-	enforced bool // every certificate is checked
+	enforced bool // origins may not turn the check off
 
 	mu    sync.Mutex
 	known map[string]*secure
@@ -36,8 +36,7 @@ func newSecures(base *tls.Config, enforced bool) *secures {
 	return &secures{base: base, enforced: enforced, known: make(map[string]*secure)}
 }
 
-// of returns what o wants of TLS, nil if it is what every origin gets. Its error is a
-// *kind.ConfigError.
+// of returns the TLS settings of o, nil for the default ones. Its error is a *kind.ConfigError.
 func (s *secures) of(o *topology.Origin) (*secure, error) {
 	spec := o.Spec.GetWeb()
 	name, cas, checked := web.TLSName(spec), spec.GetCaPem(), spec == nil || spec.TlsVerify == nil || *spec.TlsVerify
@@ -75,7 +74,7 @@ func (s *secures) of(o *topology.Origin) (*secure, error) {
 	return s.known[key], nil
 }
 
-// secureOf is the TLS configuration for a connection to a host.
+// secureOf returns the TLS configuration for a connection to a host.
 func (d *dialer) secureOf(s *secure, host string) *tls.Config {
 	config := d.tls()
 	if s != nil {

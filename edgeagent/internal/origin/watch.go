@@ -49,14 +49,14 @@ func (w *watch) stop() {
 	}
 }
 
-// lift takes the deadline away, because the head is here.
+// lift removes the deadline, because the head has come.
 func (w *watch) lift() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.deadline = time.Time{}
 }
 
-// fire runs when the timer does, which may be just after its phase has ended.
+// fire is called by the timer, perhaps just after its phase has ended.
 func (w *watch) fire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/persistent"
 )
 
-// revisions are the highest purges of each kind at one scope. A purge only ever says "what is older
-// than this", so purges of equal scope merge into the highest revision.
+// revisions are those of the newest purge of each kind at one scope. A purge covers everything
+// older than itself, so the newest one stands for all before it at the same scope.
 type revisions struct{ soft, hard int64 }
 
 func (r revisions) merge(o revisions) revisions {
@@ -29,10 +29,10 @@ func (r revisions) covers(asof int64) Verdict {
 // account is what an account's purges cover. It never changes.
 type account struct {
 	uid       string
-	whole     revisions             // Everything, and the floors
+	whole     revisions             // of purges of everything, and of floors
 	entries   persistent.Map[entry] // of all other scopes
 	kinds     [prefixScope + 1]bool // of the entries there ever were
-	longest   int                   // prefix there ever was, so that deep paths are not probed in vain
+	longest   int                   // the longest prefix so far, so that deeper paths are not looked up in vain
 	forgotten int64                 // entries up to this revision may go
 }
 
@@ -61,15 +61,15 @@ func scopeKey(b []byte, kind byte, parts ...string) []byte {
 	return b
 }
 
-// forgetAccount as the revision to forget says that the account itself is gone.
+// forgetAccount is the revision to forget up to when the account itself is gone.
 const forgetAccount = math.MaxInt64
 
 func newAccount(uid string) account {
 	return account{uid: uid, entries: persistent.New(func(e entry) string { return e.key })}
 }
 
-// add puts a purge at one scope. It changes a, of which nobody has the entries yet that batch has
-// made.
+// add adds a purge at one scope. It changes a in place, which is safe because nobody else has the
+// entries that batch makes.
 func (a *account) add(batch *persistent.Batch, r revisions, kind byte, parts ...string) {
 	key := string(scopeKey(nil, kind, parts...))
 	old, _ := a.entries.Get(key)
@@ -111,7 +111,7 @@ func (a *account) check(sc *Scope, asof int64) Verdict {
 		return a.whole.covers(asof)
 	}
 	r := a.whole
-	var stack [256]byte // for one key after the other
+	var stack [256]byte // holds one key after the other
 	b := stack[:0]
 	if a.kinds[endpointScope] {
 		b = scopeKey(b[:0], endpointScope, sc.Endpoint)
@@ -146,12 +146,12 @@ func (a *account) check(sc *Scope, asof int64) Verdict {
 
 // at returns the purges at the scope of a key.
 func (a *account) at(key []byte) revisions {
-	e, _ := a.entries.Get(unsafe.String(unsafe.SliceData(key), len(key))) // which keeps nothing of it
+	e, _ := a.entries.Get(unsafe.String(unsafe.SliceData(key), len(key))) // Get keeps no part of the key
 	return e.revisions
 }
 
-// above merges the prefixes that cover a path of n bytes, which is the last part of key: those that
-// end where it ends or has a slash.
+// above merges the revisions of the prefixes that cover a path of n bytes, the last part of key: of
+// those that end where the path ends or has a slash.
 func (a *account) above(key []byte, n int) (r revisions) {
 	start := len(key) - n - 1
 	for i := range min(n, a.longest) + 1 {

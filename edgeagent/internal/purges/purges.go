@@ -1,12 +1,13 @@
-// Package purges knows which purges cover a stored reply, a memory of what nobody has, or a walk
-// under way.
+// Package purges decides which purges cover a stored reply, a remembered "no such file", or a
+// running walk.
 //
-// It owns that question alone: nobody else asks a purge anything. What is stored, and what becomes
-// of it, is the business of the caches. The table lives in memory only: the agent applies its purge
-// records again at boot before it serves.
+// It owns that question: no other package compares with a purge. What is stored, and what happens
+// to it, is the business of the caches. The table lives in memory only: after a start, the agent
+// applies the purges of its state folder before it serves.
 //
-// What always holds: from the return of [Table.Apply] on no answer overlooks the purge; applying
-// purges again, or in any other order, changes no answer; a reader never waits for a writer.
+// What always holds: once [Table.Apply] has returned, every verdict takes the purge into account;
+// applying purges again, or in another order, changes no verdict; a reader never waits for a
+// writer.
 package purges
 
 import (
@@ -14,7 +15,8 @@ import (
 	"fmt"
 )
 
-// Verdict is what the purges say about a stored reply, a memory or a running fill.
+// Verdict is what the purges say about a stored reply, a remembered "no such file" or a running
+// fill.
 type Verdict uint8
 
 const (
@@ -33,8 +35,8 @@ func (v Verdict) String() string {
 	return "none"
 }
 
-// MaxTags is how many tags of one scope count. Each costs a look-up per question once the account
-// has tag purges.
+// MaxTags is how many tags of one scope count. Each costs a lookup per [Table.Check] once the
+// account has tag purges.
 const MaxTags = 64
 
 // Scope is what a purge can address.
@@ -46,7 +48,7 @@ type Scope struct {
 	Tags     []string // at most [MaxTags]
 }
 
-// Purge covers, of one account, what its one scope addresses and what has an asof below Revision.
+// Purge covers what its one scope addresses in an account, if that has an asof below Revision.
 type Purge struct {
 	Account  string // uid
 	Revision int64

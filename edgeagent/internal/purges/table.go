@@ -51,8 +51,8 @@ func (t *Table) change(uid string, f func(account) account) {
 	t.accounts.Store(&next)
 }
 
-// Apply has p count: from its return on no answer overlooks it. An error says that p is malformed
-// and changed nothing.
+// Apply adds p: once it has returned, every verdict takes p into account. After an error, which
+// says that p is malformed, nothing has changed.
 func (t *Table) Apply(p Purge) error {
 	if err := p.check(); err != nil {
 		return err
@@ -69,8 +69,9 @@ func (t *Table) Apply(p Purge) error {
 	return nil
 }
 
-// Floor says that what an account has from before softBefore must be revalidated and from before
-// hardBefore never be used. It only rises, and stands in for the purges that were retired.
+// Floor says that what an account has stored before softBefore must be revalidated, and what it has
+// stored before hardBefore must never be used. Floors only rise. They replace purges that the
+// control plane has deleted.
 func (t *Table) Floor(uid string, softBefore, hardBefore int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,9 +86,9 @@ func (t *Table) Floor(uid string, softBefore, hardBefore int64) {
 	t.dirty[uid] = struct{}{}
 }
 
-// Forget frees the memory of an account's purges up to a revision, some time later. Its caller has
-// raised the floor first, where it still wants what they said. math.MaxInt64 frees all of the
-// account, when that is deleted.
+// Forget frees, some time later, the memory of an account's purges up to a revision. The caller
+// must have raised the floor before, if what the purges said has to hold on. [math.MaxInt64] frees
+// all, for an account that is deleted.
 func (t *Table) Forget(uid string, upTo int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,9 +102,8 @@ func (t *Table) Forget(uid string, upTo int64) {
 	t.dirty[uid] = struct{}{}
 }
 
-// ForgetAll frees what is known of all purges, at once: the revisions to come are of another
-// history, in which theirs mean nothing. Its caller makes sure that nothing stored before is looked
-// up any more.
+// ForgetAll frees all purges at once, because another history begins, in which their revisions mean
+// nothing. The caller makes sure that nothing stored before is looked up any more.
 func (t *Table) ForgetAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -121,7 +121,7 @@ func (t *Table) Doubt(patience time.Duration) {
 // Trust ends a doubt.
 func (t *Table) Trust() { t.doubt.Store(nil) }
 
-// Check returns the verdict on anything that has a scope and an asof.
+// Check returns the verdict on what has a scope and an asof.
 func (t *Table) Check(sc *Scope, asof int64) Verdict {
 	a, ok := t.accounts.Load().Get(sc.Account)
 	if !ok {
@@ -163,9 +163,9 @@ func (t *Table) tidy() {
 // runEvery is how often [Table.Run] looks whether there is something to do.
 const runEvery = time.Second
 
-// Run frees what need not be kept, and has sweep called after hard purges: stored replies are
-// obeyed without, sweep only gives their space back early. It is called again until it reports that
-// it has seen them all. Run returns when ctx ends, with nil.
+// Run frees what need not be kept until ctx ends, and then returns nil. After hard purges it calls
+// sweep, again and again until sweep reports that it has looked at every stored reply. Purges hold
+// without that; sweep only frees the space of covered replies early.
 func (t *Table) Run(ctx context.Context, sweep func(context.Context) (whole bool)) error {
 	tick := time.NewTicker(runEvery)
 	defer tick.Stop()

@@ -28,8 +28,8 @@ type holding struct {
 	undecodable map[topology.Key]*topologyv1.Rejected
 	refused     []*topologyv1.Rejected
 
-	// edit and changed, what of the state the step has changed, belong to the step that is being
-	// built.
+	// edit and changed, which says what the step has changed of the account, belong to the step
+	// that is being built.
 	edit    *topology.MediaEdit
 	changed map[topology.Key]struct{}
 }
@@ -58,7 +58,7 @@ type builder struct {
 	pending      persistent.Map[*waiting]
 	certificates persistent.Map[*topology.Certificate]
 	chains       persistent.Map[*chain]
-	certified    []*topology.Certificate // that a step which is not full has brought
+	certified    []*topology.Certificate // brought by a step that is not full
 
 	// before is what the table holds. For a full state, holdings are new ones.
 	holdings, before map[string]*holding
@@ -83,8 +83,8 @@ type builder struct {
 	fillCertificate     []*topology.Certificate
 }
 
-// takeAll takes the records in. Those of a change are collected first: an error may come after any
-// of them, and what they change is the table's own.
+// takeAll applies the records. It collects those of a change first, because an error may come after
+// any of them, and they change what the table holds.
 func (b *builder) takeAll(records iter.Seq2[topology.Record, error], full bool) error {
 	var collected []topology.Record
 	for r, err := range records {
@@ -135,7 +135,7 @@ func (b *builder) take(r topology.Record) {
 	}
 }
 
-// holding returns an account's, a new one for an account that had none.
+// holding returns what is held of an account, a new one for an account that had none.
 func (b *builder) holding(account string) *holding {
 	h := b.holdings[account]
 	if h == nil {
@@ -175,8 +175,8 @@ func (b *builder) reject(r topology.Record, err error) *topologyv1.Rejected {
 	return rejected
 }
 
-// openAgain marks accounts with what could not be compiled as changed: perhaps it was sealed with a
-// key that is known only now.
+// openAgain marks the accounts with resources that could not be compiled as changed, because those
+// may be sealed with a key that has only come now.
 func (b *builder) openAgain() {
 	for id, h := range b.holdings {
 		if len(h.refused) == 0 {
@@ -218,7 +218,7 @@ func (b *builder) finish(s Step) (*Root, Result) {
 	}, result
 }
 
-// show puts the changed account into the root, and reports whether requests may see a difference.
+// show puts a changed account into the root, and reports whether requests may see a difference.
 func (b *builder) show(h *holding) bool {
 	edited := h.edit != nil
 	if edited {
@@ -267,8 +267,8 @@ func (b *builder) compile(h *holding, was *topology.Account) {
 	h.uid = uid
 }
 
-// refuseUndecodable keeps requests for an endpoint that nothing is known of from landing in the
-// default endpoint.
+// refuseUndecodable makes requests for an endpoint that could never be read fail, because they
+// would otherwise reach the default endpoint.
 func (h *holding) refuseUndecodable(a *topology.Account) *topology.Account {
 	for key := range h.undecodable {
 		if key.Kind == topology.KindURLEndpoints {
@@ -278,7 +278,7 @@ func (h *holding) refuseUndecodable(a *topology.Account) *topology.Account {
 	return a
 }
 
-// note writes down which of the account's resources are not in effect as received.
+// note records which of the account's resources are not in effect as received.
 func (b *builder) note(h *holding) {
 	if len(h.undecodable)+len(h.refused) == 0 {
 		delete(b.unusable, h.id)
@@ -287,7 +287,7 @@ func (b *builder) note(h *holding) {
 	b.unusable[h.id] = slices.AppendSeq(slices.Clone(h.refused), maps.Values(h.undecodable))
 }
 
-// missing finds the accounts that a full state does not know any more, and returns their ids.
+// missing returns the ids of the accounts that a full state no longer has.
 func (b *builder) missing() (ids []string) {
 	for id, was := range b.before {
 		now := b.holdings[id]

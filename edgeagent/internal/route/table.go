@@ -209,11 +209,11 @@ type Table struct {
 	hooks Hooks
 	root  atomic.Pointer[Root]
 
-	// All below belongs to the goroutine that applies.
+	// The fields below are used by the goroutine that applies steps alone.
 
 	holdings map[string]*holding
-	// shared is what the topology's own settings say, given what the steps have said where it says
-	// nothing.
+	// shared is the shared host of the topology's own settings, given the one that the steps have
+	// named, which is used when the settings name none.
 	shared, given string
 	// ring opens the secrets in holdings.
 	ring *seal.Ring
@@ -301,7 +301,7 @@ func (t *Table) builder(s Step) *builder {
 	return b
 }
 
-// tellBefore says what others must know before requests see the step.
+// tellBefore calls the hooks that have to run before requests see the step.
 func (t *Table) tellBefore(s Step, old *Root, b *builder) {
 	if t.hooks.Epoch != nil && s.Epoch != "" && s.Epoch != old.epoch {
 		t.hooks.Epoch(s.Epoch)

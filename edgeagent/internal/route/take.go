@@ -14,8 +14,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// keepBefore leaves in effect what there was of a resource that cannot be read, unless it was
-// another of the same name.
+// keepBefore keeps the version before of a resource that cannot be read in effect, unless that was
+// another resource of the same name.
 func (b *builder) keepBefore(h *holding, r topology.Record) {
 	before := &topology.AccountState{}
 	if old := b.before[h.id]; old != nil {
@@ -46,8 +46,8 @@ func keep[M proto.Message](now, before map[string]topology.Stored[M], r topology
 	delete(now, r.Key.ID)
 }
 
-// takeDomain changes only what the record's account has: a name that moves from one account to
-// another in one step may arrive before it leaves.
+// takeDomain applies a domain's record, and changes nothing that belongs to another account: a name
+// that moves from one account to another in one step may arrive before it leaves.
 func (b *builder) takeDomain(r topology.Record) error {
 	m, err := b.readDomain(r)
 	name := m.GetDomain()
@@ -85,7 +85,7 @@ func (b *builder) takeDomain(r topology.Record) error {
 	return nil
 }
 
-// notePending records whether an account waits for a name.
+// notePending records whether an account has a name as a domain that is not served yet.
 func (b *builder) notePending(name, account string, waits bool) {
 	was, _ := b.pending.Get(name)
 	if was == nil && !waits || was != nil && slices.Contains(was.accounts, account) == waits {
@@ -105,7 +105,7 @@ func (b *builder) notePending(name, account string, waits bool) {
 	b.pending.Put(b.batch, next)
 }
 
-// takeCertificate takes the certificate of a domain.
+// takeCertificate applies the record of a domain's certificate.
 func (b *builder) takeCertificate(r topology.Record) error {
 	if r.Value == nil {
 		b.fillCertificates()
@@ -150,20 +150,20 @@ func (b *builder) takeChain(r topology.Record) error {
 	return nil
 }
 
-// owns reports whether a name leads to an account so far.
+// owns reports whether a name leads to an account by the records that were taken so far.
 func (b *builder) owns(account, name string) bool {
 	held, _ := b.domains.Get(name)
 	return held != nil && held.Account == account
 }
 
-// inactive is a domain of an account that leads nowhere, which came after some others.
+// inactive is a domain that is not ACTIVE, with how many others came before it.
 type inactive struct {
 	name, account string
 	after         int
 }
 
-// fillDomains puts what was collected of a full state into the map. A domain is dropped again if it
-// came a second time, inactive.
+// fillDomains puts the domains of a full state into the map. It drops a domain whose name came a
+// second time, inactive.
 func (b *builder) fillDomains() {
 	if !b.filling {
 		return
@@ -233,9 +233,9 @@ func readMedia(r topology.Record) (sha [8]byte, err error) {
 	return [8]byte(sum[:8]), nil
 }
 
-// takePurge collects purges and floors. One that cannot be read might be of anything in the
-// account, so everything from before it has to be revalidated. A record that went away needs
-// nothing: the floor that covers it came first.
+// takePurge collects purges and floors. A purge that cannot be read may cover anything in the
+// account, so everything from before it has to be revalidated. The deletion of a purge changes
+// nothing, because the floor that covers it came first.
 func (b *builder) takePurge(r topology.Record) error {
 	if r.Value == nil {
 		return nil

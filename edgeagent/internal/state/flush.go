@@ -22,8 +22,9 @@ const (
 	greatestRetry = 5 * time.Minute
 )
 
-// Flush fsyncs what is written until ctx ends, and once more then. persisted is called after each
-// fsync and after the disk has broken, whole once it may be whole again and wants a full state.
+// Flush fsyncs what is written until ctx ends, and once more then. It calls persisted after each
+// fsync and after the disk has broken. It calls whole when a broken disk may work again, to ask for
+// a full state.
 func (d *Folder) Flush(ctx context.Context, persisted, whole func()) {
 	retry := leastRetry
 	for ctx.Err() == nil {
@@ -51,15 +52,15 @@ func (d *Folder) Flush(ctx context.Context, persisted, whole func()) {
 	d.sync()
 }
 
-// wakeIfDurable renews a wake that said that the disk is whole again, and that there is something
-// to fsync.
+// wakeIfDurable sends another wake-up if the disk is whole again, because the one that idle
+// received may have been about something to fsync.
 func (d *Folder) wakeIfDurable() {
 	if _, durable := d.Durable(); durable {
 		d.wake()
 	}
 }
 
-// idle waits, and reports whether it was for the whole time instead of until something has changed.
+// idle waits, and reports whether the whole time has passed: false if something has changed before.
 func (d *Folder) idle(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -72,7 +73,7 @@ func (d *Folder) idle(ctx context.Context, wait time.Duration) bool {
 	return false
 }
 
-// sync fsyncs what has been written so far and forgets files that it has made superfluous.
+// sync fsyncs what has been written so far and removes the files that are then superfluous.
 func (d *Folder) sync() {
 	d.mu.Lock()
 	if d.broken != nil || !d.dirty {
@@ -96,8 +97,8 @@ func (d *Folder) sync() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if number != d.number && snapshot != d.snapshot {
-		// A full state has come meanwhile: what was fsynced, or closed under our hands, is not what
-		// counts.
+		// A full state was installed meanwhile. What was fsynced, or closed during the fsync, is
+		// not the current journal.
 		d.dirty = true
 		d.wake()
 		return
@@ -129,7 +130,7 @@ func syncAll(files []*os.File) error {
 	return nil
 }
 
-// SyncDir makes what was renamed in a folder outlive a power cut.
+// SyncDir makes renames in a folder outlive a power cut.
 func SyncDir(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -163,7 +164,7 @@ func (d *Folder) probe() error {
 	return nil
 }
 
-// removeBefore removes files that a snapshot stands for. What cannot be removed is harmless.
+// removeBefore removes the files whose content a snapshot has. What cannot be removed is harmless.
 func (d *Folder) removeBefore(number uint64) {
 	snapshots, journals := d.files()
 	for _, n := range snapshots {

@@ -65,7 +65,7 @@ type Folder struct {
 	at       Position
 	settings *edgev1.Welcome_Settings
 	asOf     time.Time
-	// unsynced files hold what must be on the disk before anything in the journal counts.
+	// unsynced are the files that must be on the disk before anything in the journal counts.
 	unsynced  []*os.File
 	persisted int64
 	dirty     bool
@@ -76,8 +76,8 @@ type Folder struct {
 	distrusted bool
 }
 
-// Open takes the folder for this agent. It fails only if another agent has it. One that cannot be
-// used is broken, and may be whole again later.
+// Open locks the folder for this agent. It fails only if another agent has locked it. A folder that
+// cannot be used otherwise counts as broken, and is tried again later.
 func Open(dir string, log *slog.Logger) (*Folder, error) {
 	d := &Folder{
 		dir: dir, log: log, changed: make(chan struct{}, 1), index: newIndex(),
@@ -158,8 +158,7 @@ func (d *Folder) At() Position {
 	return d.at
 }
 
-// Lasting returns how many resources there are, but for purges, which come and go by the thousand
-// of themselves.
+// Lasting returns the number of resources without purges, which come and go by the thousand.
 func (d *Folder) Lasting() int { return d.index.lasting }
 
 // Durable returns the revision that is known to be fsynced, and whether what is written is kept at
@@ -170,8 +169,8 @@ func (d *Folder) Durable() (persisted int64, durable bool) {
 	return d.persisted, d.broken == nil
 }
 
-// Count takes changes into the digest, which it returns. They count once Append has said so too;
-// until then undo takes them back.
+// Count adds changes to the digest, which it returns. Append makes that final; before, undo takes
+// the changes out again.
 func (d *Folder) Count(changes []Change) (digest topology.Digest, undo func()) {
 	undos := make([]undone, 0, len(changes))
 	for _, c := range changes {
@@ -180,8 +179,8 @@ func (d *Folder) Count(changes []Change) (digest topology.Digest, undo func()) {
 	return d.index.digest, func() { d.index.revert(undos) }
 }
 
-// Append goes on to a revision with changes that were counted, and writes them down: after that,
-// kill -9 does not undo them. Settings are written unless they are nil.
+// Append writes down changes that were counted, and makes revision the position: after that, kill
+// -9 does not undo them. It writes settings unless they are nil.
 func (d *Folder) Append(revision int64, settings *edgev1.Welcome_Settings, changes []Change, asOf time.Time) error {
 	var frames []byte
 	if settings != nil {
@@ -205,7 +204,7 @@ func (d *Folder) Append(revision int64, settings *edgev1.Welcome_Settings, chang
 	}
 	n, err := d.journal.Write(frames)
 	if err != nil {
-		d.journal.Truncate(d.size) // the reader would cut it off too
+		d.journal.Truncate(d.size) // a reader would cut off the same bytes
 		d.fail(err)
 		return nil
 	}
@@ -267,7 +266,7 @@ func (d *Folder) Spool(base Position, settings *edgev1.Welcome_Settings) *Spool 
 	return newSpool(filepath.Join(d.dir, "incoming"), base, settings, broken)
 }
 
-// Distrust is called when the disk does not give back what was written to it.
+// Distrust stops the use of the disk, because it does not return what was written to it.
 func (d *Folder) Distrust(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -275,8 +274,8 @@ func (d *Folder) Distrust(err error) {
 	d.fail(err)
 }
 
-// Install makes a full state what the agent and the folder hold. Older files stay until it is
-// fsynced.
+// Install makes a full state the one that the agent and the folder hold. Older files stay until it
+// is fsynced.
 func (d *Folder) Install(s *Spool, revision int64, asOf time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

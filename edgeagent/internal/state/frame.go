@@ -44,8 +44,8 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// Change is one resource's new state, with the very bytes that were received: a key of a kind that
-// this agent does not know counts in the digest too.
+// Change is one resource's new state, as exactly the bytes that were received, because a key of a
+// kind that this agent does not know counts in the digest too.
 type Change struct {
 	Key         string
 	Mod, Create int64
@@ -60,12 +60,12 @@ type Position struct {
 	Digest   topology.Digest
 }
 
-// ownMark is in no epoch of a control plane.
+// ownMark separates the two; no epoch of a control plane contains it.
 const ownMark = "\n"
 
-// Own returns an epoch of this agent's own within one of the control plane, for what follows when
-// that has said that the history before was another one: whatever is remembered by epochs and
-// revisions is then of another epoch.
+// Own returns an epoch of this agent's own within one of the control plane. It begins when the
+// control plane says that the history before was another one, so that what is remembered by epoch
+// and revision is not taken for part of it.
 func Own(epoch string) string { return epoch + ownMark + rand.Text() }
 
 // Common returns the epoch as the control plane knows it.
@@ -185,8 +185,8 @@ func (f *frameReader) next() (kind byte, body []byte, err error) {
 	return payload[0], payload[1:], nil
 }
 
-// read grows its buffer as bytes arrive, so that a damaged length costs no more memory than the
-// file has bytes.
+// read reads n bytes. Its buffer grows as they arrive, so that a damaged length costs no more
+// memory than the file has bytes.
 func (f *frameReader) read(n int) ([]byte, error) {
 	const step = 1 << 20
 	f.payload = f.payload[:0]

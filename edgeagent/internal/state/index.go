@@ -20,7 +20,7 @@ type index struct {
 	seed   maphash.Seed
 	parts  map[uint64]topology.Digest
 	digest topology.Digest
-	// lasting counts resources other than purges, which come and go by the thousand of themselves.
+	// lasting counts resources other than purges.
 	lasting int
 }
 
@@ -36,7 +36,7 @@ type undone struct {
 	key  string
 }
 
-// apply counts a change and returns how to take it back.
+// apply counts a change and returns what revert needs to take it back.
 func (x *index) apply(c Change) undone {
 	h := maphash.String(x.seed, c.Key)
 	part, had := x.parts[h]
@@ -84,7 +84,7 @@ func (x *index) count(key string, had, has bool) {
 	}
 }
 
-// partOf is what a live resource adds to the digest, as [topology.Digest] has it, for keys of
+// partOf returns what a live resource adds to the digest: what [topology.Digest] says, for keys of
 // unknown kinds too.
 func partOf(c Change) topology.Digest {
 	b := make([]byte, 0, 512)

@@ -22,19 +22,19 @@ type loaded struct {
 	index    *index
 }
 
-// Step is some of a state: everything, or what is added to it.
+// Step is a whole state, or what is added to one.
 type Step struct {
 	Full     bool
-	At       Position // of a full one only Epoch and Revision are known when it begins
+	At       Position // of a full state only Epoch and Revision are known before its end
 	Settings *edgev1.Welcome_Settings
 	Changes  iter.Seq2[Change, error]
 }
 
-// Load hands the newest whole state in the folder to apply, and makes the folder ready for more. It
-// reports whether there is one, and returns its settings and when it was known to be etcd's. A
-// damaged snapshot is no state; a journal counts up to the last step that is whole.
+// Load passes the newest whole state in the folder to apply, and prepares the folder for more. It
+// reports whether there is one, and returns its settings and when it was last known to be what etcd
+// held. A damaged snapshot is ignored, and a journal counts up to its last whole step.
 //
-// An error of apply is one that changes had; then apply has done nothing.
+// If Changes of a step end with an error, apply has to return it and to have changed nothing.
 func (d *Folder) Load(apply func(Step) error) (settings *edgev1.Welcome_Settings, asOf time.Time, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,7 +56,8 @@ func (d *Folder) Load(apply func(Step) error) (settings *edgev1.Welcome_Settings
 	return nil, time.Time{}, false
 }
 
-// remove leaves alone a folder that could not be locked: its files may be another agent's.
+// remove removes a file, unless the folder could not be locked: then its files may be another
+// agent's.
 func (d *Folder) remove(path string) {
 	if d.broken == nil {
 		os.Remove(path)
@@ -97,7 +98,7 @@ func (d *Folder) loadFrom(number uint64, apply func(Step) error) (*loaded, error
 	return l, nil
 }
 
-// Changes yields each of them.
+// Changes yields each change.
 func Changes(changes []Change) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		for _, c := range changes {
@@ -108,8 +109,9 @@ func Changes(changes []Change) iter.Seq2[Change, error] {
 	}
 }
 
-// ahead yields what changes does, which it reads in another goroutine: reading a million and
-// applying them take about the same time. That goroutine has ended when the iteration has.
+// ahead yields what changes yields, but reads it in another goroutine, because reading a million
+// changes and applying them take about the same time. That goroutine has ended when the iteration
+// has.
 func ahead(changes iter.Seq2[Change, error]) iter.Seq2[Change, error] {
 	const some = 256
 	return func(yield func(Change, error) bool) {
@@ -196,7 +198,7 @@ func loadSnapshot(r io.Reader, apply func(Step) error) (*loaded, error) {
 	return l, nil
 }
 
-// end takes a commit in, and reports whether it is about what was read.
+// end reads a commit, and reports whether it is about what was read.
 func (l *loaded) end(body []byte) bool {
 	c, ok := decodeCommit(body)
 	if !ok || c.digest != l.index.digest || c.revision < l.at.Revision {
@@ -209,8 +211,9 @@ func (l *loaded) end(body []byte) bool {
 	return true
 }
 
-// loadJournals reads the journals that follow the snapshot, leaves the last one open, cut off
-// behind its last whole step, and removes what cannot follow. It returns their changes in order.
+// loadJournals reads the journals that follow the snapshot, and returns their changes in order. It
+// leaves the last one open, cut off behind its last whole step, and removes the files that do not
+// follow.
 func (d *Folder) loadJournals(l *loaded) (changes []Change) {
 	_, journals := d.files()
 	follows := true
@@ -231,7 +234,7 @@ func (d *Folder) loadJournals(l *loaded) (changes []Change) {
 	return changes
 }
 
-// loadJournal opens journal n if it begins where l ends, and brings l to its end.
+// loadJournal opens journal n if it begins where l ends, and moves l to its end.
 func (d *Folder) loadJournal(path string, n uint64, l *loaded) ([]Change, bool) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil || d.broken != nil {
@@ -256,7 +259,7 @@ func (d *Folder) loadJournal(path string, n uint64, l *loaded) ([]Change, bool) 
 	return changes, true
 }
 
-// loadUnwritable is loadJournal where nothing can be written.
+// loadUnwritable does the same where nothing can be written.
 func (d *Folder) loadUnwritable(path string, n uint64, l *loaded) ([]Change, bool) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -273,8 +276,8 @@ func seekTo(f *os.File, offset int64) error {
 	return err
 }
 
-// replay takes a journal's whole steps in and returns their changes and where the last one ends. It
-// is an error if the journal begins elsewhere than where l is.
+// replay reads a journal's whole steps and returns their changes and the offset where the last one
+// ends. A journal that does not begin where l is, is an error.
 func (l *loaded) replay(r io.Reader) (changes []Change, good int64, err error) {
 	f, base, err := readHeader(r)
 	if err != nil {

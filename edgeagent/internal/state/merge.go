@@ -14,9 +14,8 @@ import (
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
-// merge makes one snapshot of a snapshot and the journals that follow it, all of them closed. It
-// reads them from end to end twice and holds of the journals only where the last word on each key
-// stands.
+// merge makes one snapshot of a snapshot and the closed journals that follow it. It reads them from
+// end to end twice. In memory it holds of the journals only where the last change of each key is.
 type merge struct {
 	dir             *Folder
 	snapshot, until uint64
@@ -47,7 +46,7 @@ func (m merge) run() {
 		err = os.Rename(name, d.path("snapshot", m.until+1))
 		if err == nil {
 			d.snapshot, d.snapBytes = m.until+1, size
-			d.unsynced = append(d.unsynced, f) // for the folder's sake: the file itself is fsynced
+			d.unsynced = append(d.unsynced, f) // because the folder has to be fsynced; the file itself is
 			d.dirty = true
 			d.wake()
 			return
@@ -138,7 +137,7 @@ func (m merge) scan(journal uint64, visit func(c Change, at frameAt) error) erro
 	})
 }
 
-// read visits the changes of one file, which is whole.
+// read visits the changes of one file, which must be whole.
 func (m merge) read(path string, visit func(c Change, offset int64) error) error {
 	file, err := os.Open(path)
 	if err != nil {

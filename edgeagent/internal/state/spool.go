@@ -43,7 +43,7 @@ func newSpool(path string, base Position, settings *edgev1.Welcome_Settings, bro
 	return s
 }
 
-// Add takes changes in. In a full state, a deleted resource is no resource.
+// Add adds changes. In a full state, a deleted resource is one that does not exist.
 func (s *Spool) Add(changes []Change) {
 	s.frames = s.frames[:0]
 	for _, c := range changes {
@@ -68,7 +68,7 @@ func (s *Spool) write(frames []byte) bool {
 	return true
 }
 
-// Changes reads back what was added.
+// Changes yields what was added.
 func (s *Spool) Changes() iter.Seq2[Change, error] {
 	return ahead(func(yield func(Change, error) bool) {
 		if s.file != nil && s.size > 0 {
@@ -103,7 +103,7 @@ func (s *Spool) Changes() iter.Seq2[Change, error] {
 	})
 }
 
-// seal ends the file with a commit.
+// seal writes the commit that ends the file.
 func (s *Spool) seal(end commit) error {
 	s.write(appendCommit(nil, end))
 	return s.err
@@ -124,5 +124,5 @@ func (s *Spool) Epoch() string { return s.base.Epoch }
 // Digest returns the digest of what was added.
 func (s *Spool) Digest() topology.Digest { return s.index.digest }
 
-// Lasting returns how many resources were added, but for purges.
+// Lasting returns how many resources were added, without purges.
 func (s *Spool) Lasting() int { return s.index.lasting }

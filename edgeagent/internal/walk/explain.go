@@ -67,7 +67,7 @@ func (w *Walker) Explain(ctx context.Context, r *Request) *Explanation {
 	return x
 }
 
-// describe says how a walk for a path ends that found nothing.
+// describe sets how a walk for a path ends that found nothing.
 func (x *Explanation) describe(e *topology.Endpoint, path string, all answers, troubles string) {
 	var res Result
 	all.conclude(&res)
@@ -93,10 +93,10 @@ func stepID(o *topology.Origin) string {
 	return o.ID
 }
 
-// TestOrigin asks o for a path, with an optional query, as a walk would, but for the guards that
-// keep walks from an origin in trouble. An empty path asks an object store for its probe_key, or
-// for a key that nobody can have, and a web server for its base_url. ok reports whether a walk
-// could go by the answer.
+// TestOrigin asks o for a path, with an optional query, as a walk would, but without regard to
+// breakers and budgets. An empty path asks an object store for its probe_key, or for a key that
+// nobody can have, and a web server for its base_url. ok reports whether a walk could use the
+// answer.
 func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string) (s StepReport, ok bool) {
 	r, err := w.testRequest(o, path)
 	if err != nil {
@@ -105,7 +105,7 @@ func (w *Walker) TestOrigin(ctx context.Context, o *topology.Origin, path string
 			Detail: fmt.Sprintf("path: %v", err), Advice: "give a path such as /a/b.jpg, or /https://example.com/a.jpg for a webProxy",
 		}, false
 	}
-	// This is no walk, so the deadline is not one of an endpoint that an error could name.
+	// The deadline belongs to no endpoint, so no error may name one.
 	ctx, cancel := context.WithTimeout(ctx, topology.DefaultWalkDeadline)
 	defer cancel()
 	a := w.client.Get(ctx, o, origin.Ask{Request: r, Test: true})

@@ -159,7 +159,7 @@ func SupplierOf(o *topology.Origin) Supplier {
 	return Supplier{UID: o.UID, Target: o.Target}
 }
 
-// supply makes the result that of step i, which has the file.
+// supply sets the result to the answer of step i, which has the file.
 func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 	step := r.Endpoint.Steps[i]
 	res.Kind, res.Response = Found, a.Response
@@ -172,23 +172,24 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 	}
 	res.Forwarded = forwarded(r.Endpoint.Steps[:i+1])
 	if res.Kind == NotModified {
-		return // what the file depends on was known when it was found
+		return // what the file depends on was recorded when it was found
 	}
 	h := a.Response.Header
 	for _, name := range res.dependsOn(r, h["Vary"]) {
 		rfc9111.AddVary(h, name)
 	}
 	if res.EarlierInconclusive {
-		// How a file is asked for may be why an earlier origin did not answer.
+		// Whether an earlier origin answered may depend on how it was asked.
 		rfc9111.AddVary(h, "Accept")
 		rfc9111.AddVary(h, "Accept-Encoding")
 	}
 }
 
-// dependsOn are the forwarded fields that a file with this Vary may depend on. A supplier whose
-// Vary names one of those that it lists has said which ones it looks at; earlier origins have said
-// nothing, and a Cookie is somebody's whatever is said. Authorization is not for Vary to name (RFC
-// 9110 12.5.5): RFC 9111 3.5 says who else may be given the reply.
+// dependsOn returns the forwarded fields that a file with this Vary may depend on. If the
+// supplier's Vary names at least one of the fields that the supplier lists, the others that it
+// lists do not matter. That says nothing about fields that earlier origins list. A Cookie always
+// counts, because it belongs to one client. Authorization never does, because it is not for Vary to
+// name (RFC 9110 12.5.5): RFC 9111 3.5 says who else may be given the reply.
 func (res *Result) dependsOn(r *Request, vary []string) []string {
 	own := forwarded(r.Endpoint.Steps[res.Step : res.Step+1])
 	names, _ := rfc9111.ParseVary(vary)
@@ -199,7 +200,7 @@ func (res *Result) dependsOn(r *Request, vary []string) []string {
 	})
 }
 
-// forwarded are the names of the client's fields that the origins of steps list.
+// forwarded returns the names of the client's fields that the origins of steps list.
 func forwarded(steps []topology.Step) []string {
 	var names []string
 	for _, step := range steps {
@@ -211,8 +212,8 @@ func forwarded(steps []topology.Step) []string {
 	return slices.Compact(names)
 }
 
-// validators returns those of the stored reply if o supplied it. The Media Library did only if it
-// still has the same file.
+// validators returns the conditions that confirm the stored reply, if o supplied it; for the Media
+// Library, if it still has the same file.
 func (s *Stored) validators(r *Request, o *topology.Origin) Conditions {
 	if s.Supplier != SupplierOf(o) {
 		return Conditions{}
@@ -260,9 +261,9 @@ func (w *Walker) ask(
 	return a
 }
 
-// learn remembers that an origin answered "no such file" to a question asked at began, because the
-// file may have appeared after that. It returns the time until which the answer may be used, or
-// zero if it is not remembered.
+// learn remembers that an origin answered "no such file" to a question that was asked at began; the
+// file may have appeared after that. It returns until when the answer may be used, or zero if it is
+// not remembered.
 func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began time.Time) time.Time {
 	ttl := r.Endpoint.Cache.NegativeTTL
 	if o == nil || a.Outcome != origin.NotHere || a.Reason == origin.Unasked || ttl <= 0 {

@@ -25,7 +25,7 @@ type missKey [2]uint64
 type miss struct {
 	at     time.Duration // when it was asked, counted from when the memory began, on the clock that never jumps
 	asof   int64         // the revision at which the walk began
-	denied bool          // a weak one, believed for at most origin.DeniedFor
+	denied bool          // a 403 that stands for "no such file", believed for at most origin.DeniedFor
 }
 
 // memory holds the files that origins said they do not have. It is bounded: each shard keeps two

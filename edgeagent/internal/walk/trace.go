@@ -50,14 +50,14 @@ func (w *Walker) traceStep(ctx context.Context, kind trace.SpanKind) (context.Co
 	return w.tracer.Start(ctx, "step", trace.WithSpanKind(kind))
 }
 
-// noteStep makes the span of a step whose answer was known.
+// noteStep makes the span of a step whose answer was remembered.
 func (w *Walker) noteStep(ctx context.Context, o *topology.Origin, a *origin.Answer) {
 	_, span := w.traceStep(ctx, trace.SpanKindInternal)
 	endStep(span, o, a)
 }
 
-// endStep says what came of a step. What an origin was sent, and what it answered in words, is left
-// out.
+// endStep ends the span of a step with its outcome. The span holds neither what the origin was sent
+// nor the text of its answer.
 func endStep(span trace.Span, o *topology.Origin, a *origin.Answer) {
 	if !span.IsRecording() {
 		return

@@ -16,8 +16,8 @@ type Supplier struct {
 	Target uint64
 }
 
-// Request is what a walk is for. What the walk remembers is as of its Revision, and is nothing to
-// another Epoch, where the same uids may be others.
+// Request is what a walk is for. The walk remembers answers as of its Revision. They mean nothing
+// in another Epoch, where the same uids may be other resources.
 type Request = origin.Request
 
 // Stored is what a walk needs to know of a stored reply that it may confirm. The zero value stands
@@ -64,9 +64,9 @@ type Result struct {
 	Supplier Supplier
 	Step     int
 	Version  uint64
-	// Library is the start of the file's SHA-256 if the Media Library supplied it.
+	// Library is the start of the file's SHA-256, if the Media Library supplied it.
 	Library [8]byte
-	// Left is for NotFound: for how long the answers may still be believed, the oldest and the
+	// Left is set for NotFound: for how long the answers may still be used, the oldest and the
 	// weakest of them included.
 	Left time.Duration
 	// Forwarded holds the names of the client's fields that origins up to the supplier are sent

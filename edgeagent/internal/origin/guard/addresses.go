@@ -10,22 +10,23 @@ import (
 // maxAddresses bounds what is known of the addresses of one origin.
 const maxAddresses = 16
 
-// Addresses are those of an origin's host when it was last looked up. One that fails is asked
-// after the others until it has rested, and then by one request that finds out.
+// Addresses are those of an origin's host when it was last looked up. An address that failed is
+// asked after the others for a while. Then one request tries whether it works again.
 type Addresses struct {
 	host  string
 	known []netip.Addr
 	bad   map[netip.Addr]*respite // of those that failed since they last answered
 }
 
-// A respite takes RestFor times how often it was begun, at most MaxRestFor, and up to a fifth more.
+// A respite lasts RestFor, times how often one was begun for the address, at most MaxRestFor, and
+// up to a fifth longer.
 const (
 	RestFor    = 30 * time.Second
 	MaxRestFor = 300 * time.Second
 )
 
-// A respite is how long an address that failed is asked after the others. It grows with every
-// request that finds out in vain.
+// A respite is the time in which an address that failed is asked after the others. It grows with
+// every request that finds that the address still fails.
 type respite struct {
 	failed time.Time // last
 	until  time.Time
@@ -68,7 +69,7 @@ func (a *Addresses) Succeed(addr netip.Addr) { delete(a.bad, addr) }
 // Fail records that an address has failed.
 func (a *Addresses) Fail(addr netip.Addr, now time.Time) {
 	if len(a.known) < 2 || !slices.Contains(a.known, addr) {
-		return // without another one there is nothing to choose
+		return // there is no other one to prefer
 	}
 	r := a.bad[addr]
 	if r == nil {
@@ -84,9 +85,9 @@ func (a *Addresses) Fail(addr netip.Addr, now time.Time) {
 	}
 }
 
-// Sort puts prefer, if it is among the addresses, first, and those that rest last, the one that
-// failed longest ago before the others. The rest stays in order, but families take turns (RFC 8305
-// 4).
+// Sort puts prefer first, if it is among the addresses, and those in a respite last, the one that
+// failed longest ago before the others. It keeps the order of the rest, but alternates between the
+// address families (RFC 8305 4).
 func (a *Addresses) Sort(addrs []netip.Addr, prefer netip.Addr, now time.Time) []netip.Addr {
 	sorted := Interleave(addrs)
 	slices.SortStableFunc(sorted, func(x, y netip.Addr) int {
@@ -102,7 +103,7 @@ func (a *Addresses) Sort(addrs []netip.Addr, prefer netip.Addr, now time.Time) [
 	return sorted
 }
 
-// order orders false before true.
+// order compares two booleans; false comes first.
 func order(x, y bool) int {
 	switch {
 	case x == y:
@@ -113,7 +114,7 @@ func order(x, y bool) int {
 	return -1
 }
 
-// Interleave lets the families take turns, beginning with that of the first address.
+// Interleave alternates between the address families, beginning with that of the first address.
 func Interleave(addrs []netip.Addr) []netip.Addr {
 	mixed := make([]netip.Addr, 0, len(addrs))
 	var other []netip.Addr
@@ -133,7 +134,7 @@ func Interleave(addrs []netip.Addr) []netip.Addr {
 	return append(mixed, other...)
 }
 
-// Good returns the first address of host that neither rests nor is the one to avoid.
+// Good returns the first address of host that is not in a respite and is not avoid.
 func (a *Addresses) Good(host string, avoid netip.Addr, now time.Time) (netip.Addr, bool) {
 	if a.host == host && len(a.known) > 1 {
 		for _, addr := range Interleave(a.known) {
@@ -145,7 +146,7 @@ func (a *Addresses) Good(host string, avoid netip.Addr, now time.Time) (netip.Ad
 	return netip.Addr{}, false
 }
 
-// Other returns the address of host to ask after those that were tried.
+// Other returns the address of host to ask next, after those that were tried.
 func (a *Addresses) Other(host string, tried []netip.Addr, now time.Time) (netip.Addr, bool) {
 	if a.host == host && len(a.known) > 1 {
 		for _, addr := range a.Sort(a.known, netip.Addr{}, now) {
@@ -157,8 +158,9 @@ func (a *Addresses) Other(host string, tried []netip.Addr, now time.Time) (netip
 	return netip.Addr{}, false
 }
 
-// Detour returns the address of host to ask if one has failed, so that no connection that leads
-// there is used again. If that one has rested, it rests on for everybody but the caller.
+// Detour returns the address of host to ask after one has failed, so that no kept connection to the
+// failed one is used. If the respite of the failed one has passed, it lasts on for everybody but
+// the caller.
 func (a *Addresses) Detour(host string, now time.Time) netip.Addr {
 	if len(a.bad) == 0 {
 		return netip.Addr{}

@@ -11,28 +11,27 @@ import (
 )
 
 const (
-	// A breaker that opens is asked about after FirstOpen, then after twice as long each time.
+	// An open breaker's origin is probed after FirstOpen, and then after twice as long each time.
 	FirstOpen = time.Second
 	// askEvery is the least time between two probes to one origin.
 	askEvery = time.Second
-	// ConfirmBy is how many probes have to fail in a row to open the breaker
-	// of a suspect.
+	// ConfirmBy is how many probes have to fail in a row to open the breaker of a suspect.
 	ConfirmBy = 2
 )
 
 // Breaker keeps requests from an origin. It opens when the origin cannot be reached several times
-// in a row, or when the edge's own questions fail; and it closes when one of them is answered. What
-// clients ask for never closes it, and opens it only if the origin does not answer at all.
+// in a row, or when probes fail. It closes when a probe is answered. A client's request never
+// closes it, and opens it only if the origin does not answer at all.
 type Breaker struct {
 	limits  topology.Breaker
 	row     int           // failures to reach the origin since it was last reached
 	open    time.Duration // how long it was opened for last, zero once it has held closed for as long
-	until   time.Time     // when the next question is due; zero while it is closed
+	until   time.Time     // when the next probe is due; zero while it is closed
 	closed  time.Time     // when it closed
-	suspect bool          // it opened, or may open, for what the origin answers
+	suspect bool          // it opened, or may open, because of what the origin answers
 	failed  int           // probes about a suspect, in a row
 	asking  bool          // a probe is under way
-	asked   time.Time     // when the last question began
+	asked   time.Time     // when the last probe began
 }
 
 // State is that of a breaker.
@@ -67,33 +66,32 @@ func (b *Breaker) Configure(limits topology.Breaker) {
 // Opened reports whether the breaker has opened and not closed since.
 func (b *Breaker) Opened() bool { return !b.until.IsZero() }
 
-// Left is for how long the origin is not asked, not even by the edge itself.
+// Left returns how long the origin is still not asked, not even by a probe.
 func (b *Breaker) Left(now time.Time) time.Duration { return max(0, b.until.Sub(now)) }
 
-// Suspect has the edge find out by itself whether the origin is in trouble, which its replies
-// suggest.
+// Suspect makes probes due, because replies suggest that the origin is in trouble.
 func (b *Breaker) Suspect() { b.suspect = b.suspect || !b.Opened() }
 
-// Suspected reports whether it is, or was when the breaker opened.
+// Suspected reports whether the origin is suspect, or was when the breaker opened.
 func (b *Breaker) Suspected() bool { return b.suspect }
 
-// Acquit ends the suspicion, which nothing could confirm.
+// Acquit ends the suspicion, because nothing can confirm it.
 func (b *Breaker) Acquit() { b.suspect = false }
 
 // Begin records that a probe begins, and End that it has ended.
 func (b *Breaker) Begin(now time.Time) { b.asking, b.asked = true, now }
 
-// End is the end of what [Breaker.Begin] notes.
+// End records that the probe that [Breaker.Begin] recorded has ended.
 func (b *Breaker) End() { b.asking = false }
 
-// Postpone puts off the next question of an open breaker, because the last one was not asked.
+// Postpone delays the next probe of an open breaker, because the last one could not be sent.
 func (b *Breaker) Postpone(now time.Time) {
 	if b.Opened() {
 		b.until = now.Add(askEvery)
 	}
 }
 
-// Due reports whether the edge should ask a question of its own now.
+// Due reports whether a probe should begin now.
 func (b *Breaker) Due(now time.Time) bool {
 	if b.asking || b.limits.Disabled {
 		return false
@@ -107,8 +105,8 @@ func (b *Breaker) Due(now time.Time) bool {
 // Reached records that a client's request got an answer, whatever it was.
 func (b *Breaker) Reached() { b.row = 0 }
 
-// Unreached records a client's request that did not get to the origin, and reports whether the
-// breaker opens. What was asked before it opened says nothing new.
+// Unreached records that a client's request did not reach the origin, and reports whether that
+// opens the breaker. A request that was sent before the breaker opened changes nothing.
 func (b *Breaker) Unreached(now time.Time) bool {
 	if b.row++; b.row < b.limits.Failures || b.limits.Disabled || !b.until.IsZero() {
 		return false
@@ -118,7 +116,7 @@ func (b *Breaker) Unreached(now time.Time) bool {
 	return true
 }
 
-// Confirm records a probe that failed, and reports whether the breaker opens by it. after is how
+// Confirm records a probe that failed, and reports whether that opens the breaker. after is how
 // long the origin asks to be left alone.
 func (b *Breaker) Confirm(now time.Time, after time.Duration) bool {
 	wasOpen := !b.until.IsZero()
@@ -135,12 +133,11 @@ func (b *Breaker) trip(now time.Time, after time.Duration) {
 	}
 	b.open = min(max(FirstOpen, 2*b.open), b.limits.MaxOpen)
 	wait := min(max(b.open, after), b.limits.MaxOpen)
-	// Up to a fifth more, so that not every edge comes back at once.
+	// Up to a fifth more is added, so that edges do not come back together.
 	b.until = now.Add(wait + rand.N(wait/5+1))
 }
 
-// Close ends a probe that was answered well, and reports whether the
-// breaker closes by it.
+// Close records a probe that was answered well, and reports whether that closes the breaker.
 func (b *Breaker) Close(now time.Time) bool {
 	wasOpen := !b.until.IsZero()
 	if wasOpen {

@@ -2,8 +2,8 @@ package guard
 
 import "time"
 
-// Budget keeps what is asked in addition a share of what is asked anyway, so that retries do not
-// double the load of a storage that is in trouble (Finagle's RetryBudget).
+// Budget bounds additional requests to a share of the others, so that retries do not double the
+// load of a storage in trouble (Finagle's RetryBudget).
 type Budget struct {
 	share float64 // earned by each request
 	rate  float64 // earned each second, for storages that are asked little
@@ -23,7 +23,7 @@ func HedgeBudget(now time.Time) Budget { return Budget{share: 0.02, most: 5, at:
 // Earn records a request.
 func (b *Budget) Earn() { b.Saved = min(b.most, b.Saved+b.share) }
 
-// Spend reports whether there may be one in addition.
+// Spend reports whether one more request may be sent in addition, and takes it from the budget.
 func (b *Budget) Spend(now time.Time) bool {
 	b.Saved = min(b.most, b.Saved+b.rate*max(0, now.Sub(b.at).Seconds()))
 	b.at = now

@@ -2,8 +2,8 @@ package guard
 
 const (
 	// MaxPending bounds the requests to one origin whose head has not come, MaxOpen those whose
-	// body has not ended: beyond, an origin is busy. One that stalls then holds no more of the edge
-	// than that.
+	// body has not ended. At either bound the origin counts as busy, so that one that stalls takes
+	// no more of the edge.
 	MaxPending = 256
 	MaxOpen    = 1024
 )

@@ -10,7 +10,7 @@ const (
 	doubtPaths    = 10
 )
 
-// Doubt counts what an origin replies.
+// Doubt counts the replies of an origin that failed, and those that did not.
 type Doubt struct {
 	began           time.Time // of the second half
 	replies, failed [2]int    // in the half of doubtFor that has passed, and in the one that runs

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// samples is how many answers the 95th percentile is taken of, once there are minSamples; it
-	// is taken anew every sampleEvery.
+	// samples is how many answers the 95th percentile is computed from, once there are minSamples.
+	// It is computed again every sampleEvery.
 	samples     = 64
 	minSamples  = 32
 	sampleEvery = 16
@@ -16,7 +16,7 @@ const (
 // Latency knows how long the last answers of an origin took.
 type Latency struct {
 	ring []time.Duration
-	n    int           // ever added
+	n    int           // how many were ever added
 	P95  time.Duration // zero while there are too few
 }
 

@@ -71,7 +71,7 @@ var embeddings = []struct {
 
 // Network decides which addresses may be connected to.
 type Network struct {
-	// Private allows loopback, private and reserved ranges, Ranges those that they name.
+	// Private allows loopback, private and reserved ranges; Ranges allows the ranges it holds.
 	Private bool
 	Ranges  []netip.Prefix
 }
@@ -92,8 +92,8 @@ func (n *Network) Check(addr netip.Addr) error {
 	return nil
 }
 
-// AddressError says that an address may not be connected to: never, or unless the operator allows
-// it.
+// AddressError says that an address may not be connected to: never, or not unless the operator
+// allows it.
 type AddressError struct {
 	Addr  netip.Addr
 	Never bool

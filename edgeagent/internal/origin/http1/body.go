@@ -15,17 +15,17 @@ const maxChunkLine = 4 << 10
 
 var errClosed = errors.New("the body was closed")
 
-// A place is where in a body of chunks its reader is.
+// A place is where the reader of a chunked body is.
 type place uint8
 
 const (
-	// atSize: the line that begins a chunk.
+	// atSize: before the line that begins a chunk.
 	atSize place = iota
-	// inChunk: rest more bytes of it.
+	// inChunk: within a chunk, of which rest bytes are left.
 	inChunk
-	// atEnd: the end of line behind a chunk.
+	// atEnd: before the end of line behind a chunk.
 	atEnd
-	// inTrailer: the lines behind the last chunk, which may have rest more bytes.
+	// inTrailer: in the lines behind the last chunk, which may have rest more bytes.
 	inTrailer
 )
 
@@ -35,10 +35,10 @@ type body struct {
 	framing framing
 	at      place
 	rest    int64
-	err     error // what further reads find
+	err     error // what later reads return
 
 	ended atomic.Bool
-	end   func(whole bool) // called once, with false perhaps while r is read from
+	end   func(whole bool) // called once; with false, perhaps while another goroutine reads from r
 }
 
 // Read implements [io.Reader]. It returns io.EOF along with the last byte, if it can.
@@ -69,7 +69,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// Close implements [io.Closer]. A body that was not read to its end takes its connection with it.
+// Close implements [io.Closer]. It also closes the connection if the body was not read to its end.
 func (b *body) Close() error {
 	b.finish(false)
 	return nil
@@ -81,7 +81,7 @@ func (b *body) finish(whole bool) {
 	}
 }
 
-// readChunks reads what there is of chunks. It waits for no more once it has something.
+// readChunks reads from the chunks. It returns without waiting for more once it has read something.
 func (b *body) readChunks(p []byte) (n int, err error) {
 	for {
 		switch {
@@ -109,7 +109,7 @@ func (b *body) readChunks(p []byte) (n int, err error) {
 	}
 }
 
-// isHere reports whether what comes next can be read without waiting.
+// isHere reports whether the next bytes can be read without waiting.
 func (b *body) isHere() bool {
 	here, _ := b.r.Peek(b.r.Buffered())
 	return len(here) > 0 && (b.at == inChunk || bytes.IndexByte(here, '\n') >= 0)
@@ -142,7 +142,7 @@ func (b *body) readLine() error {
 		case text == "":
 			return io.EOF
 		}
-		return nil // nothing here asks for trailers
+		return nil // trailers are ignored: no request asks for them
 	}
 	if len(line) > maxChunkLine {
 		return &FramingError{"a chunk begins with a line that is too long"}

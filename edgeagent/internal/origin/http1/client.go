@@ -15,45 +15,48 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// ConnFor is for how long a connection begins requests, up to a quarter less so that not all end at
-// once. A host that has moved is then asked where it is now, however many requests there are.
+// ConnFor is how long a connection is given requests, up to a quarter less so that not all end
+// together. So an address that a host has left is not used for longer, however many requests there
+// are.
 const ConnFor = 60 * time.Second
 
 const (
-	// idlePerKey and idleTotal bound the connections that are kept for later, idleFor the time.
-	// Those that the server has ended are found within sweepEvery, or when one is wanted.
+	// idlePerKey and idleTotal bound the number of idle connections, idleFor their time. Those that
+	// the server has closed are found within sweepEvery, or when one is to be used.
 	idlePerKey = 64
 	idleTotal  = 1024
 	idleFor    = 60 * time.Second
 	sweepEvery = 5 * time.Second
-	// maxInterim is how many interim replies one may have that nobody wants, as in net/http.
+	// maxInterim is how many interim replies are dropped before the one that is waited for, as in
+	// net/http.
 	maxInterim = 5
 )
 
-// A Key is what connections are kept apart by.
+// A Key says which connections may be used for a request: those with the same one.
 type Key struct {
-	// TLS says that they are encrypted. Settings names how; "" is as usual.
+	// TLS says that the connection is encrypted. Settings names the TLS settings; "" is the
+	// default.
 	TLS      bool
 	Settings string
 	// Host is a host and port.
 	Host string
-	// Address is which of the host's addresses they prefer; the zero value is any.
+	// Address is the host's address that the connection was made for; the zero value is any.
 	Address netip.Addr
 }
 
 // A Call is what a request needs besides itself.
 type Call struct {
 	Key Key
-	// Dial makes a connection: TCP, or what [Handshake] has made of that. Required.
+	// Dial makes a connection: TCP, or what [Handshake] returned for one. Required.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Connected is called with the address of the connection that the request is about to be sent
-	// over, and Sent when it was sent. Both are called again if it is sent again. Default: nothing.
+	// Connected is called with the address of the connection before the request is sent, and Sent
+	// afterwards. Both are called again if it is sent again. Default: nothing.
 	Connected func(netip.Addr)
 	Sent      func()
 	// Interim is called with each interim reply (RFC 9110 15.2). Its error ends the request.
 	// Default: they are dropped, and the sixth ends the request.
 	Interim func(status int, header http.Header) error
-	// Dropped is set to what heads had in place of header lines, for people.
+	// Dropped is set to the lines that were left out of heads, for people.
 	Dropped []string
 }
 
@@ -63,20 +66,19 @@ type Client struct {
 	strays *strays
 
 	mu     sync.Mutex
-	idle   map[Key][]*conn // in the order in which they became idle
+	idle   map[Key][]*conn // longest idle first
 	count  int
 	sweeps *time.Timer // nil while there is nothing to sweep
 	closed bool
 }
 
-// New returns a client. now says how old connections are. Close the client when it is no longer
-// used.
+// New returns a client. now is the clock for the age of connections. Close the client when it is no
+// longer used.
 func New(now func() time.Time) *Client {
 	return &Client{now: now, strays: newStrays(), idle: make(map[Key][]*conn)}
 }
 
-// Close closes the connections that are kept for later, and has others closed when their replies
-// end.
+// Close closes the idle connections, and each other one when its reply ends.
 func (c *Client) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,8 +95,8 @@ func (c *Client) Close() {
 	c.count = 0
 }
 
-// Do sends a request and returns its reply, as soon as the head is there. The body of a reply must
-// be closed; its reads end with an error that is io.EOF only if it is whole. ctx bounds it too.
+// Do sends a request and returns its reply when the head has come. The caller must close the body.
+// A read of the body returns io.EOF only if the body is whole. ctx bounds the reads too.
 func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.Response, error) {
 	if err := check(req.Header); err != nil {
 		closeBody(req)
@@ -106,7 +108,7 @@ func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.R
 			if err == nil || begun || ctx.Err() != nil {
 				return resp, err
 			}
-			// The server was ending the connection just then.
+			// The server has closed the connection while the request was sent.
 		}
 	}
 	dialled, err := call.Dial(ctx)
@@ -123,7 +125,7 @@ func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.R
 	return resp, err
 }
 
-// check refuses what cannot be sent as it is.
+// check returns an error for fields that cannot be sent as they are.
 func check(h http.Header) error {
 	for name, values := range h {
 		if !httpguts.ValidHeaderFieldName(name) {
@@ -153,7 +155,7 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// Idle connections need no buffers.
+// Buffers are pooled, because idle connections need none.
 const readerSize = 16 << 10
 
 var (
@@ -166,8 +168,8 @@ func freeReader(r *bufio.Reader) {
 	readers.Put(r)
 }
 
-// exchange sends a request over a connection and reads the head of its reply. begun says that some
-// of a reply has come, also with an error.
+// exchange sends a request over a connection and reads the head of its reply. begun reports whether
+// some of a reply has come, also with an error.
 func (c *Client) exchange(
 	ctx context.Context, cn *conn, req *http.Request, call *Call,
 ) (resp *http.Response, begun bool, err error) {
@@ -232,7 +234,7 @@ func (c *conn) send(req *http.Request) error {
 
 var errInterim = errors.New("the server sends nothing but interim replies")
 
-// readFinal reads heads up to the one that is the reply's.
+// readFinal reads heads up to one that is not interim.
 func (c *Client) readFinal(r *bufio.Reader, method string, call *Call) (h *head, begun bool, err error) {
 	for n := 0; ; n++ {
 		h, begun, err = readHead(r, method)
@@ -272,12 +274,13 @@ func (c *Client) take(key Key) *conn {
 	}
 }
 
-// fit reports whether a connection can carry another request. r is as for unread.
+// fit reports whether a connection can carry another request. r is the reader of its last reply, as
+// for unread.
 func (c *Client) fit(cn *conn, r *bufio.Reader) bool {
 	return !cn.unread(r, c.strays) && !c.strays.known(cn.key.Host) && c.now().Before(cn.until)
 }
 
-// put keeps a connection for later, if it can carry another request.
+// put makes a connection idle if it can carry another request, and closes it otherwise.
 func (c *Client) put(cn *conn, r *bufio.Reader) {
 	if !c.fit(cn, r) {
 		cn.Close()
@@ -288,8 +291,7 @@ func (c *Client) put(cn *conn, r *bufio.Reader) {
 	}
 }
 
-// keep adds a connection to those that are kept. It returns one that is then too many, nil if none
-// is.
+// keep adds an idle connection. It returns one to close if there are then too many, nil otherwise.
 func (c *Client) keep(cn *conn) (surplus *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -332,14 +334,14 @@ func (c *Client) remove(key Key, i int) {
 	c.count--
 }
 
-// sweep closes the connections that have been idle for long, or that can carry no request.
+// sweep closes the connections that were idle for too long or can carry no request.
 func (c *Client) sweep() {
 	for _, cn := range c.stale() {
 		cn.Close()
 	}
 }
 
-// stale removes the connections that are kept for nothing, and returns them.
+// stale removes those connections from idle and returns them.
 func (c *Client) stale() (stale []*conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

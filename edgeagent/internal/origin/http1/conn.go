@@ -22,8 +22,8 @@ type conn struct {
 	tcp      net.Conn
 	raw      syscall.RawConn // of tcp
 	records  *records        // under TLS; nil in the clear
-	single   bool            // it carries one request and no more
-	until    time.Time       // from when on it begins no request
+	single   bool            // it is for one request only
+	until    time.Time       // after this it is given no more requests
 	since    time.Time       // since when it is idle
 }
 
@@ -49,13 +49,13 @@ func (c *Client) newConn(dialled net.Conn, key Key) (*conn, error) {
 	return cn, nil
 }
 
-// abort closes the connection at once, whoever uses it.
+// abort closes the connection at once, even while it is used.
 func (c *conn) abort() { c.tcp.Close() }
 
-// address is where the connection leads, the zero value if that is no IP address.
+// address returns the peer's address, the zero value if that is no IP address.
 func (c *conn) address() netip.Addr { return AddressOf(c.tcp) }
 
-// AddressOf is where a connection leads, the zero value if that is no IP address.
+// AddressOf returns the peer's address of a connection, the zero value if that is no IP address.
 func AddressOf(c net.Conn) netip.Addr {
 	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return tcp.AddrPort().Addr().Unmap()
@@ -63,14 +63,14 @@ func AddressOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// unread reports whether the peer has sent more than the replies that were read, or hung up. r is
-// the reader of the last reply, nil if it had nothing left. What is there of the beginning of a
-// reply that nobody asked for is recorded in strays.
+// unread reports whether the peer has sent anything beyond the replies that were read, or closed
+// the connection. r is the reader of the last reply, nil if it had nothing left. If what was sent
+// begins like a reply, which nobody has asked for, the host is recorded in strays.
 func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
 	var start string
 	ended := false
 	if r != nil {
-		peeked, _ := r.Peek(min(r.Buffered(), partingLen)) // no more than is there
+		peeked, _ := r.Peek(min(r.Buffered(), partingLen)) // only what is buffered, so that it does not wait
 		start = string(peeked)
 	}
 	if start == "" && c.records != nil {
@@ -92,17 +92,17 @@ func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
 	return start != "" || ended
 }
 
-// partingLen is how much [parting] looks at.
+// partingLen is how many bytes [parting] looks at.
 const partingLen = len("HTTP/1.1 408")
 
-// parting reports whether bytes that nobody asked for are a server's way to end a connection that
-// was idle for long.
+// parting reports whether unrequested bytes are how a server ends a connection that was idle for
+// long.
 func parting(start string) bool {
 	return len(start) == partingLen && strings.HasPrefix(start, "HTTP/1.") && strings.HasSuffix(start, " 408")
 }
 
-// peek returns the start of what a read would find: bytes, or the end of the connection, or neither
-// yet.
+// peek returns the start of what a read would return, or that the connection has ended, or neither
+// if nothing has come yet.
 func peek(fd uintptr) (start string, ended bool) {
 	var b [partingLen]byte
 	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)

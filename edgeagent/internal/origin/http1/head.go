@@ -13,7 +13,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// MaxHead bounds the head of a reply, in bytes. Larger ones are a fault or an attack on our memory.
+// MaxHead bounds the head of a reply, in bytes. A larger one is a fault, or an attack on the edge's
+// memory.
 const MaxHead = 64 << 10
 
 // A framing is what marks the end of a reply's body (RFC 9112 6.3).
@@ -30,20 +31,20 @@ const (
 type head struct {
 	status  int
 	framing framing
-	length  int64 // of the body, or of that of a GET to a HEAD; -1 if it is not said
-	// last says that the connection carries nothing behind the reply.
+	length  int64 // of the body; for a HEAD, of the body that a GET would get; -1 if unknown
+	// last says that no other reply follows on the connection.
 	last bool
-	// header is without the fields that are for the connection alone.
+	// header has no fields that are for the connection alone.
 	header http.Header
-	// dropped says which header lines were left out, and why.
+	// dropped lists the header lines that were left out, with the reasons.
 	dropped []string
 }
 
 // final reports whether no other head follows for the same request.
 func (h *head) final() bool { return h.status >= 200 }
 
-// A FramingError says why a reply cannot be parted from what follows it, or read at all. Such a
-// reply is never used.
+// A FramingError says why a reply cannot be read, or cannot be told apart from what follows it.
+// Such a reply is never used.
 type FramingError struct{ Detail string }
 
 func (e *FramingError) Error() string { return e.Detail }
@@ -56,8 +57,8 @@ var (
 )
 
 const (
-	// maxDropped and maxShown bound what is shown of header lines that were left out: how many, and
-	// how much of each.
+	// maxDropped bounds how many of the header lines that were left out are shown, maxShown how
+	// much of each.
 	maxDropped = 4
 	maxShown   = 60
 )
@@ -65,7 +66,7 @@ const (
 // recordAlert is the type of a TLS record that refuses (RFC 8446 5.1).
 const recordAlert = 0x15
 
-// readHead reads a head. begun says that some of it has come, also with an error.
+// readHead reads a head. begun reports whether some of it has come, also with an error.
 func readHead(r *bufio.Reader, method string) (h *head, begun bool, err error) {
 	text, err := readHeadText(r)
 	if err != nil {
@@ -75,7 +76,7 @@ func readHead(r *bufio.Reader, method string) (h *head, begun bool, err error) {
 	return h, true, err
 }
 
-// readHeadText reads up to an empty line. What is no head is not waited for.
+// readHeadText reads up to an empty line. It stops early at what cannot be a head.
 func readHeadText(r *bufio.Reader) (string, error) {
 	start, err := r.Peek(1)
 	if err != nil {
@@ -106,7 +107,7 @@ func readHeadText(r *bufio.Reader) (string, error) {
 	}
 }
 
-// isEmpty reports whether a line has nothing but its end.
+// isEmpty reports whether a line holds only its end.
 func isEmpty(line []byte) bool { return len(line) == 1 || len(line) == 2 && line[0] == '\r' }
 
 // parseHead reads a head, which ends with an empty line.
@@ -136,10 +137,10 @@ func parseHead(text, method string) (*head, error) {
 	return h, nil
 }
 
-// keep makes the header of the fields that go further, and reads what Connection says (RFC 9110
-// 7.6.1): which fields are for this connection alone, and whether it stays open. A field that says
-// how a reply may be used, or what its bytes are, is never for the connection alone, because to
-// leave it out would make more of the reply.
+// keep sets header to the fields that are passed on, and reads Connection (RFC 9110 7.6.1): which
+// fields are for this connection alone, and whether it stays open. Even if Connection names them,
+// it keeps the fields that say how a reply may be used or what its bytes are, because without them
+// more might be done with the reply.
 func (h *head) keep(fields []field, minor int) {
 	hop := map[string]bool{"Connection": true, "Transfer-Encoding": true, "Trailer": true}
 	closes, stays := false, minor > 0
@@ -171,7 +172,7 @@ func (h *head) keep(fields []field, minor int) {
 		case old == nil:
 			values[i] = f.value
 			h.header[f.key] = values[i : i+1 : i+1]
-		case f.key != "Content-Length": // which all say the same
+		case f.key != "Content-Length": // all lines have the same value
 			h.header[f.key] = append(old, f.value)
 		}
 	}
@@ -182,8 +183,7 @@ func (h *head) keep(fields []field, minor int) {
 
 func trimCR(line string) string { return strings.TrimSuffix(line, "\r") }
 
-// readStatusLine reads `HTTP/1.1 200 OK`. A minor version above the one that is spoken here means
-// that one (RFC 9112 2.3).
+// readStatusLine reads `HTTP/1.1 200 OK`. A higher minor version counts as 1.1 (RFC 9112 2.3).
 func readStatusLine(line string) (minor, status int, err error) {
 	version, rest, _ := strings.Cut(line, " ")
 	number, ok := strings.CutPrefix(version, "HTTP/")
@@ -210,11 +210,10 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 // A field is one header field, under the canonical form of its name.
 type field struct{ key, value string }
 
-// readFields reads the lines of text up to the empty one, and leaves out those that are no header
-// lines.
+// readFields reads the lines of text up to the empty one. It drops those that are no header lines.
 func (h *head) readFields(text string) ([]field, error) {
 	fields := make([]field, 0, strings.Count(text, "\n"))
-	lost := true // the line before was left out, and what continues it goes with it
+	lost := true // the line before was dropped, so its continuation is too
 	for number := 2; ; number++ {
 		line, rest, _ := strings.Cut(text, "\n")
 		if rest == "" {
@@ -264,7 +263,7 @@ func (h *head) readFields(text string) ([]field, error) {
 	}
 }
 
-// drop records a line that is left out.
+// drop records a line that is left out, and why.
 func (h *head) drop(number int, line, why string) {
 	if len(h.dropped) > maxDropped {
 		return
@@ -279,7 +278,7 @@ func (h *head) drop(number int, line, why string) {
 	h.dropped = append(h.dropped, fmt.Sprintf("header line %d %s %s; dropped", number, quoted(line), why))
 }
 
-// quoted shows text of an origin's as it is where it can be shown.
+// quoted returns text of an origin as it is, or quoted if it cannot be shown so.
 func quoted(s string) string {
 	if strconv.CanBackquote(s) {
 		return "`" + s + "`"
@@ -289,7 +288,7 @@ func quoted(s string) string {
 
 func trimOWS(s string) string { return strings.Trim(s, " \t") }
 
-// unclean reports whether a value has a byte that no value may have (RFC 9110 5.5).
+// unclean reports whether a value contains a byte that no value may contain (RFC 9110 5.5).
 func unclean(value string) bool {
 	for i := range len(value) {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
@@ -301,8 +300,7 @@ func unclean(value string) bool {
 
 func framesBody(key string) bool { return key == "Content-Length" || key == "Transfer-Encoding" }
 
-// namesFraming reports whether somebody could take a line that is no field for one that frames the
-// body.
+// namesFraming reports whether a line that is no field could be taken for one that frames the body.
 func namesFraming(line string) bool {
 	letters := strings.Map(func(r rune) rune {
 		switch {
@@ -316,7 +314,7 @@ func namesFraming(line string) bool {
 	return strings.HasPrefix(letters, "contentlength") || strings.HasPrefix(letters, "transferencoding")
 }
 
-// frame finds out what ends the body.
+// frame sets what ends the body.
 func (h *head) frame(fields []field, minor int, method string) error {
 	var length, coding string
 	lengths, codings := 0, 0
@@ -341,7 +339,7 @@ func (h *head) frame(fields []field, minor int, method string) error {
 		if length == "" || len(length) > 18 || strings.Trim(length, "0123456789") != "" {
 			return &FramingError{"the reply's Content-Length is no number"}
 		}
-		h.length, _ = strconv.ParseInt(length, 10, 64) // 18 digits are one
+		h.length, _ = strconv.ParseInt(length, 10, 64) // it cannot fail for 18 digits
 	}
 	switch {
 	case h.status < 200 || h.status == 204 || h.status == 304:

@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// Handshake begins TLS over a TCP connection, in the way that a [Client] needs. The connection
-// stays its caller's if it fails.
+// Handshake begins TLS over a TCP connection, in the way that a [Client] needs. If it fails, the
+// caller still owns tcp.
 func Handshake(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn, error) {
 	secure := tls.Client(newRecords(tcp), config)
 	if err := secure.HandshakeContext(ctx); err != nil {
@@ -18,13 +18,13 @@ func Handshake(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn,
 	return secure, nil
 }
 
-// records gives TLS no byte beyond the record that it reads, so that it can be seen whether there
-// is one.
+// records passes TLS no byte beyond the record that it reads, so that a Client can see whether
+// another record has come.
 type records struct {
 	net.Conn
 	r    *bufio.Reader
-	rest int  // of the record at hand
-	dry  bool // only what is here already is to be read
+	rest int  // bytes left of the current record
+	dry  bool // reads return only what has come already
 }
 
 func newRecords(tcp net.Conn) *records { return &records{Conn: tcp, r: bufio.NewReader(tcp)} }
@@ -53,13 +53,13 @@ func (c *records) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// drain returns the start of what secure, the connection above, has received and not given to its
-// reader, and whether it has received anything at all. It asks nothing of the network.
+// drain returns the start of what secure, the TLS connection over this one, has received and its
+// reader has not read, and whether there is anything at all. It does not read from the network.
 func (c *records) drain(secure net.Conn) (start string, some bool) {
 	some = c.rest > 0 || c.r.Buffered() > 0
 	c.dry = true
 	defer func() { c.dry = false }()
 	b := make([]byte, partingLen)
-	n, _ := secure.Read(b) // a deadline that has passed does a TLS connection no harm
+	n, _ := secure.Read(b) // a read that times out does not break a TLS connection
 	return string(b[:n]), some
 }

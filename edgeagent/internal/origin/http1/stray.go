@@ -6,15 +6,14 @@ import (
 )
 
 const (
-	// A host that has sent stray bytes is not trusted with a second request on one connection for
-	// strayFor. At most maxStrays such hosts are known.
+	// After a host has sent stray bytes, each connection to it carries one request only, for
+	// strayFor. At most maxStrays such hosts are remembered.
 	strayFor  = 10 * time.Minute
 	maxStrays = 1024
 )
 
-// strays knows the hosts that have sent bytes beyond a reply. Bytes that come a moment later than
-// the reply cannot be distinguished from the reply to a request that was sent in between, so
-// connections to such hosts carry one request each.
+// strays remembers the hosts that have sent bytes beyond a reply. If such bytes come a moment later
+// than the reply, they look like the reply to the next request.
 type strays struct {
 	mu    sync.Mutex
 	until map[string]time.Time

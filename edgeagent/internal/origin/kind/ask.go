@@ -9,7 +9,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Request is what a request is for, whichever origins are asked. Nobody changes it, so fills, walks
+// Request is what a request is for, the same for every origin. It never changes, so fills, walks
 // and questions share it.
 type Request struct {
 	topology.Target
@@ -27,12 +27,12 @@ type Ask struct {
 	*Request
 	// Library is the start of the SHA-256 of the file, if a Media Library is asked.
 	Library [8]byte
-	// Conditions make the request other than a plain GET.
+	// Conditions turn a plain GET into a request for a part, or into a conditional one.
 	Conditions
 	// Deadline ends the wait for the head. The zero value is none.
 	Deadline time.Time
-	// Test is set for an admin's question, which is asked whatever state the origin is in, and
-	// changes nothing of it.
+	// Test is set for an admin's question. It is asked whatever state the origin is in, and does
+	// not change that state.
 	Test bool
 }
 
@@ -54,10 +54,10 @@ func (c Conditions) Apply(h http.Header) {
 	}
 }
 
-// WriteAsked writes to h what makes one question to o differ from another: two requests that write
-// the same get the same answer. Accept and Accept-Encoding are part of it: an origin may say that
-// there is no file where one of its forms is missing. The client's address is not, which is sent
-// for an origin's log.
+// WriteAsked writes to h what the answer of o may depend on: two requests that write the same get
+// the same answer. Accept and Accept-Encoding are part of it, because an origin may answer "no such
+// file" where it lacks one form of a file. The client's address is not, because origins get it for
+// their logs alone.
 func (r *Request) WriteAsked(h *maphash.Hash, o *topology.Origin) {
 	if keyed(o) {
 		writeField(h, r.Object)

@@ -7,14 +7,14 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// Identity is one origin as long as neither where it looks nor its credentials change.
+// Identity identifies an origin for as long as neither its target nor its credentials change.
 type Identity struct {
 	uid                 string
 	target, credentials uint64
 }
 
-// IdentityOf hashes the credentials with a seed that nobody knows, so that no admin can make theirs
-// pass for another's.
+// IdentityOf hashes the credentials with a random seed, so that no admin can find credentials with
+// the hash of another's.
 func IdentityOf(seed maphash.Seed, o *topology.Origin) Identity {
 	var h maphash.Hash
 	h.SetSeed(seed)

@@ -1,5 +1,5 @@
-// Package kind is what the kinds of storage have in common: what one of them is ([Kind]), what is
-// wanted of it ([Ask]), and what its answers mean ([Row]). Each kind is a package below this one,
+// Package kind holds what the kinds of storage have in common: what describes one ([Kind]), what is
+// asked of it ([Ask]), and what its answers mean ([Row]). Each kind is a package below this one,
 // and knows nothing of connections, health or retries.
 package kind
 
@@ -20,39 +20,39 @@ type Edge struct {
 // Kind is what is particular to one kind of storage.
 type Kind struct {
 	Name string
-	// Keyed says that files lie under object keys. What cannot be a key is not there, and nothing
-	// is sent: an empty key would list the bucket.
+	// Keyed says that files have object keys. A path that cannot be a key is answered "no such
+	// file", and nothing is sent: an empty key would list the bucket.
 	Keyed bool
 	// Operator says that the URL is the operator's own, which the rules on addresses do not
 	// concern.
 	Operator bool
-	// Build makes the request, all but the conditions and what lets it in. Its error is a
-	// *ConfigError or an *UnaskedError. It is nil for a kind that this edge does not know.
+	// Build makes the request without conditions and credentials. Its error is a *ConfigError or an
+	// *UnaskedError. It is nil for a kind that this edge does not know.
 	Build func(e *Edge, o *topology.Origin, a *Ask) (*http.Request, error)
-	// Site names the host that is asked, for a kind that asks several: one in trouble is no reason
-	// to leave the others alone.
+	// Site returns the host that is asked, for a kind that asks several hosts, because trouble with
+	// one must not keep the edge from the others.
 	Site func(o *topology.Origin, a *Ask) string
-	// Sign lets the request in. It comes after the conditions, which some signatures cover. Its
-	// error is like Build's, or one of getting a token. Nil signs nothing.
+	// Sign adds the credentials. It is called after the conditions are set, which some signatures
+	// cover. Its error is like Build's, or that of getting a token. Nil signs nothing.
 	Sign func(ctx context.Context, h *Hop) error
 	// Follows reports whether redirects are followed, and Next makes the request that one leads to.
 	// Both are nil for a kind that follows none.
 	Follows func(o *topology.Origin) bool
 	Next    func(e *Edge, h *Hop, location string) (*http.Request, error)
 	// Code reads the error code from the head and the start of the body of a reply: for an object
-	// store of one of 300 and above, for a web server of a 400. Nil needs no body.
+	// store if the status is 300 or more, for a web server if it is 400. Nil needs no body.
 	Code func(header http.Header, body []byte) string
-	// Elaborate returns what to add to the detail of an answer that a row has judged, and advice in
-	// place of the row's, if it is not empty. It may be nil.
+	// Elaborate returns what to add to the detail of an answer that a row has judged, and advice
+	// that replaces the row's unless it is empty. It may be nil.
 	Elaborate func(r *Reply, row *Row) (detail, advice string)
-	// Finish makes a reply what it is for who asked. It may be nil.
+	// Finish adapts a reply to what the client asked for. It may be nil.
 	Finish func(a *Ask, r *Response) error
 	Rows   []Row
 	// Bucket makes the request that lists one object, for a kind with vague rows.
 	Bucket func(e *Edge, o *topology.Origin) (*http.Request, error)
-	// DeniedAdvice goes with a missing key that is answered with 403.
+	// DeniedAdvice is the advice if a missing key is answered with 403.
 	DeniedAdvice string
-	// Folder is where a key has to lie for the storage to be asked for it.
+	// Folder is the prefix that a key must have for the storage to be asked for it.
 	Folder string
 }
 
@@ -61,9 +61,9 @@ type Hop struct {
 	Origin *topology.Origin
 	Ask    *Ask
 	Req    *http.Request
-	// Token is what Sign let the request in with, if that was got for the origin's credentials.
+	// Token is the token that Sign added, if it was obtained with the origin's credentials.
 	Token string
-	// Own says that the request goes to the origin's own host, so secrets may go along.
+	// Own says that the request goes to the origin's own host, so it may carry secrets.
 	Own bool
 	// Count is how many redirects led here.
 	Count int
@@ -80,7 +80,7 @@ func (e *ConfigError) Error() string { return e.Detail }
 // WrongConfig returns a [ConfigError].
 func WrongConfig(detail, advice string) error { return &ConfigError{Detail: detail, Advice: advice} }
 
-// An UnaskedError says that what is asked for cannot be there, so nothing is sent.
+// An UnaskedError says that the storage cannot have what is asked for, so nothing is sent.
 type UnaskedError struct{ Detail, Advice string }
 
 func (e *UnaskedError) Error() string { return e.Detail }

@@ -23,7 +23,7 @@ var outcomes = [...]string{Inconclusive: "inconclusive", NotHere: "not_here", Fo
 
 func (o Outcome) String() string { return outcomes[o] }
 
-// Reason is the finer reason of an outcome. There are few, so it is a metric's label too.
+// Reason refines an outcome. There are few, because it is the label of a metric.
 type Reason string
 
 const (
@@ -31,14 +31,14 @@ const (
 	SoftNotFound Reason = "soft-404"
 	// Denied: an object store that answers 403 for every missing key.
 	Denied Reason = "denied"
-	// Unasked: the path cannot be a key of the storage, or is not in the Media Library, so nothing
-	// was sent.
+	// Unasked: the path cannot be a key of the storage, or the Media Library has no such file, so
+	// nothing was sent.
 	Unasked Reason = "unasked"
 	// Remembered: the origin said so a moment ago, so nothing was sent.
 	Remembered Reason = "remembered"
 	// Misconfigured: something an admin must correct; it says nothing about the origin's health.
 	Misconfigured Reason = "config"
-	// Busy: the origin asks for patience.
+	// Busy: the origin asks the edge to wait.
 	Busy Reason = "busy"
 	// Failed: the origin, or the way to it, is broken.
 	Failed Reason = "failed"
@@ -50,13 +50,13 @@ const (
 	Canceled Reason = "canceled"
 )
 
-// Response is a reply that is passed on: of status 200 or 203, 206 or 416 to our own Range, or 304
-// to our own validator.
+// Response is a reply that is passed on: of status 200 or 203; 206 or 416 to a Range of the edge's;
+// or 304 to a condition of the edge's.
 type Response struct {
 	Status int
 	Header http.Header
-	// Body is never nil and must be closed. Its first byte has arrived, unless it is empty. An
-	// error other than io.EOF says that the body is not whole. 304 and 416 have an empty one.
+	// Body is never nil and must be closed. Its first byte has arrived, unless it is empty. A read
+	// error other than io.EOF says that the body is not whole. The body of a 304 or 416 is empty.
 	Body io.ReadCloser
 	// Length is the length of Body in bytes, -1 if unknown.
 	Length int64

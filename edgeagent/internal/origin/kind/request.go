@@ -18,8 +18,8 @@ func NewRequest(u *url.URL) *http.Request {
 	}
 }
 
-// SetRequestHeaders sets the origin's request_headers, over what is there. Where a URL chooses the
-// scheme, secret ones go over TLS only.
+// SetRequestHeaders sets the origin's request_headers, and replaces fields of the same names. Where
+// the URL is in the path, secret ones are sent over TLS only.
 func SetRequestHeaders(req *http.Request, o *topology.Origin) {
 	for _, field := range o.Spec.GetRequestHeaders() {
 		value := field.GetValue()
@@ -37,7 +37,7 @@ func SetRequestHeaders(req *http.Request, o *topology.Origin) {
 }
 
 // Reserved reports whether a field is about the connection, the framing or the conditions of the
-// request, which nobody else may set.
+// request, so that neither clients nor request_headers may set it.
 func Reserved(name string) bool {
 	switch strings.ToLower(name) {
 	case "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
@@ -49,9 +49,9 @@ func Reserved(name string) bool {
 	return false
 }
 
-// ObjectKey puts the object under the prefix, with a "/" between. A key that no store can have is
-// not there. One that software on the way could take for another is never asked for; a client
-// cannot ask for it, but prefix and probe_key can.
+// ObjectKey joins prefix and object with a "/". Its error says that no store can have the key, or
+// that software on the way could take the key for another one. Clients cannot ask for the latter,
+// but prefix and probe_key can hold one.
 func ObjectKey(prefix, object string) (string, error) {
 	key := prefix + object
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {
@@ -81,8 +81,8 @@ func XMLCode(_ http.Header, body []byte) string {
 	return ErrorCode(strings.TrimSpace(e.Code))
 }
 
-// ErrorCode takes the name of an error, which is made of letters. Anything else is none, and not
-// shown: it may be what was sent.
+// ErrorCode returns text if it can be the name of an error, which consists of letters, and ""
+// otherwise: it may be what the edge has sent, and is not shown.
 func ErrorCode(text string) string {
 	for i := range len(text) {
 		if c := text[i] | 0x20; c < 'a' || c > 'z' {

@@ -47,7 +47,7 @@ func DeniedKey(says string, when func(*Reply) bool, advice string) Row {
 	return r
 }
 
-// Patience is the row of what asks for it.
+// Patience is the row of an answer that asks the edge to wait.
 func Patience(says string, when func(*Reply) bool) Row {
 	return Row{Says: says, When: when, Reason: Busy, Proxy: "destination_unavailable", Advice: AdviceBusy}
 }
@@ -99,17 +99,18 @@ const (
 	AdviceTLS  = "use https://"
 )
 
-// Status holds for a reply of one of the statuses.
+// Status returns a condition that is true of replies with one of the statuses.
 func Status(of ...int) func(*Reply) bool {
 	return func(r *Reply) bool { return slices.Contains(of, r.Status) }
 }
 
-// between holds for a reply of a status in the range.
+// between returns a condition that is true of replies with a status in the range.
 func between(low, high int) func(*Reply) bool {
 	return func(r *Reply) bool { return low <= r.Status && r.Status <= high }
 }
 
-// Coded holds for an object store's error of the status, 0 for any, and one of the codes.
+// Coded returns a condition that is true of an object store's error with the status, 0 for any, and
+// one of the codes.
 func Coded(status int, codes ...string) func(*Reply) bool {
 	return func(r *Reply) bool { return (status == 0 || r.Status == status) && slices.Contains(codes, r.Code) }
 }
@@ -118,9 +119,9 @@ func partAsked(r *Reply) bool {
 	return r.Status == http.StatusPartialContent && r.Ask.Range != "" && partFits(r.Ask.Range, r.Header, r.Length)
 }
 
-// partFits reports whether a 206 holds a part that begins where the Range asked for it. A shorter
-// part is right (RFC 9110 15.3.7); another start would put bytes in the wrong place, another length
-// leave bytes out.
+// partFits reports whether a 206 holds a part that begins where the Range asked for it. It may be
+// shorter (RFC 9110 15.3.7). Another start would put bytes in the wrong place, and a length other
+// than that of Content-Range would leave bytes out.
 func partFits(asked string, header http.Header, length int64) bool {
 	specs := rfc9111.ParseRange(asked, nil)
 	part, size, ok := rfc9111.ParseContentRange(header.Get("Content-Range"))

@@ -32,7 +32,7 @@ func ExactURL(scheme, host, path, query string) *url.URL {
 	return u
 }
 
-// Escape percent-encodes the bytes that keep does not hold for.
+// Escape percent-encodes the bytes for which keep returns false.
 func Escape(s string, keep func(byte) bool) string {
 	n := 0
 	for i := range len(s) {
@@ -54,24 +54,24 @@ func Escape(s string, keep func(byte) bool) string {
 	return string(b)
 }
 
-// Sendable holds for bytes that may stand in a request line.
+// Sendable reports whether a byte may stand in a request line.
 func Sendable(c byte) bool { return c > ' ' && c < 0x7f && c != '#' }
 
-// plain holds for bytes that RFC 3986 allows in a path, "%" included.
+// plain reports whether RFC 3986 allows a byte in a path, "%" included.
 func plain(c byte) bool {
 	return Unreserved(c) || strings.IndexByte("/%!$&'()*+,;=:@", c) >= 0
 }
 
-// UnreservedOrSlash holds for the bytes that SigV4 leaves alone in a key.
+// UnreservedOrSlash reports whether SigV4 leaves a byte of a key as it is.
 func UnreservedOrSlash(c byte) bool { return Unreserved(c) || c == '/' }
 
-// Unreserved is RFC 3986 2.3.
+// Unreserved reports whether a byte is unreserved (RFC 3986 2.3).
 func Unreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0
 }
 
-// Shown returns a URL for people. Its query is left out unless it is the client's own, because an
-// origin may put a signature there.
+// Shown returns a URL for people to read. It leaves out the query unless that is the client's own,
+// because an origin's may contain a signature.
 func Shown(u *url.URL, withQuery bool) string {
 	path := u.Opaque
 	if path == "" {
@@ -99,12 +99,12 @@ func SameHost(from, to *url.URL) bool {
 	return from.Scheme == "http" && to.Scheme == "https" && PortOf(from) == "80" && PortOf(to) == "443"
 }
 
-// PortOf is the port of a URL, that of its scheme if it names none.
+// PortOf returns the port of a URL, or that of its scheme if it names none.
 func PortOf(u *url.URL) string {
 	return cmp.Or(u.Port(), DefaultPort(u.Scheme))
 }
 
-// DefaultPort is the port of a scheme.
+// DefaultPort returns the port of a scheme.
 func DefaultPort(scheme string) string {
 	if scheme == "https" {
 		return "443"

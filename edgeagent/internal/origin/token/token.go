@@ -27,12 +27,12 @@ const (
 	maxTokens = 1 << 12
 	// maxBytes bounds the answer of a token endpoint.
 	maxBytes = 64 << 10
-	// defaultLife is assumed of a token whose issuer does not say how long it lives, maxLife is the
-	// longest believed.
+	// defaultLife is assumed for a token whose issuer does not say how long it is valid. maxLife is
+	// the longest validity that is believed.
 	defaultLife = 5 * time.Minute
 	maxLife     = 24 * time.Hour
-	// A refusal stands for refusedFor, so that a thousand requests do not make a thousand more. An
-	// issuer that asks for patience gets it, up to maxPatience.
+	// After a refusal the issuer is not asked for refusedFor, so that a thousand requests do not
+	// lead to a thousand more. It may ask for a longer time, up to maxPatience.
 	refusedFor  = time.Second
 	maxPatience = 30 * time.Second
 )
@@ -41,24 +41,26 @@ var errClosed = errors.New("the client is closed")
 
 // Source is where the tokens of an origin come from.
 type Source struct {
-	// Get gets a token by ctx's [oauth2.HTTPClient]. last is the one before it, nil for none.
+	// Get obtains a token with ctx's [oauth2.HTTPClient]. last is the token before it, nil for
+	// none.
 	Get func(ctx context.Context, last *oauth2.Token) (*oauth2.Token, error)
 	// Advice says what an admin can do if the issuer refuses.
 	Advice string
-	// Headed says that requests to the issuer, which is at the origin's own host, get the origin's
-	// request_headers.
+	// Headed says that requests to the issuer carry the origin's request_headers, because it is at
+	// the origin's own host.
 	Headed bool
 	// Unsent is the error of a Get that fails before it sends anything. It may be nil if that
 	// cannot be.
 	Unsent error
 }
 
-// Error says why there is no token. Of what the issuer says only the error code is kept: the rest
-// may repeat what it was sent.
+// Error says why there is no token. Of the issuer's answer it keeps only the error code, because
+// the rest may repeat what the edge has sent.
 type Error struct {
 	Endpoint string // the URL, without its query
-	// Err is why there was no answer. Else Status is that of the answer, 200 if it holds no token,
-	// and Code the error code of RFC 6749 5.2, such as "invalid_grant", if it has one.
+	// Err says why there was no answer. If it is nil, Status is that of the answer, 200 if the
+	// answer holds no token, and Code is the error code of RFC 6749 5.2, such as "invalid_grant",
+	// if there is one.
 	Err        error
 	Status     int
 	Code       string
@@ -69,15 +71,15 @@ type Error struct {
 func (e *Error) Error() string { return "no token from " + e.Endpoint }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Cache holds the tokens of origins, each as long as neither its target nor its credentials change.
-// A token is got once for all requests, and anew before it expires, while requests still go by the
-// old one.
+// Cache holds the tokens of origins. A token is dropped when the target or the credentials of its
+// origin change. It is obtained once for all requests, and again before it expires, while requests
+// still use the old one.
 type Cache struct {
 	transport func(*topology.Origin) http.RoundTripper
 	seed      maphash.Seed
 	// patience reads the field Retry-After.
 	patience func(retryAfter string) time.Duration
-	// life ends with the cache, and the exchanges under way with it.
+	// life ends when the cache is closed, and ends the exchanges under way.
 	life context.Context
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -91,16 +93,16 @@ type Cache struct {
 type entry struct {
 	mu             sync.Mutex
 	token          *oauth2.Token // nil for none
-	renew, expires time.Time     // when it is to be got anew, and when it is no good any more
+	renew, expires time.Time     // when the next one is obtained, and when this one is not used any more
 	refused        error         // of the last exchange, until refusedUntil
 	refusedUntil   time.Time
 	running        chan struct{} // closed when the exchange under way ends; nil without one
 }
 
 // New returns a cache. transport returns what carries requests to the issuer of an origin's tokens,
-// and patience reads a Retry-After. Close it when it is no longer used.
+// and patience reads a Retry-After. Close the cache when it is no longer used.
 func New(transport func(*topology.Origin) http.RoundTripper, patience func(retryAfter string) time.Duration) *Cache {
-	known, _ := lru.New[kind.Identity, *entry](maxTokens) // an error is one of a size that is not positive
+	known, _ := lru.New[kind.Identity, *entry](maxTokens) // it fails only for a size that is not positive
 	c := &Cache{transport: transport, patience: patience, seed: maphash.MakeSeed(), known: known}
 	c.life, c.stop = context.WithCancel(context.Background())
 	return c
@@ -115,8 +117,8 @@ func (c *Cache) Close() {
 	c.done.Wait()
 }
 
-// Bearer lets a request in with the token of its origin. It waits for an exchange only where there
-// is no token to go by.
+// Bearer adds the token of its origin to a request. It waits for an exchange only if there is no
+// token that can be used.
 func (c *Cache) Bearer(ctx context.Context, h *kind.Hop, from Source) error {
 	value, err := c.get(ctx, h.Origin, from)
 	if err != nil {
@@ -154,7 +156,7 @@ func (c *Cache) of(o *topology.Origin) *entry {
 	return added
 }
 
-// look returns the token, or why there is none, or what to wait for.
+// look returns the token, or why there is none, or a channel to wait for.
 func (c *Cache) look(e *entry, o *topology.Origin, from Source) (value string, running <-chan struct{}, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -176,7 +178,8 @@ func (c *Cache) look(e *entry, o *topology.Origin, from Source) (value string, r
 	return "", e.running, nil
 }
 
-// start begins an exchange that no request can end, unless the cache is closed.
+// start begins an exchange, which goes on if the request ends. It reports false if the cache is
+// closed.
 func (c *Cache) start(e *entry, o *topology.Origin, from Source) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,8 +199,8 @@ func (c *Cache) start(e *entry, o *topology.Origin, from Source) bool {
 			e.refused, e.refusedUntil = err, time.Now().Add(c.stands(err))
 			return
 		}
-		// It is got anew when a fifth of its life is left, and not used in the last twentieth: it
-		// has to be good when it arrives, by another's clock.
+		// The next one is obtained when a fifth of this one's life is left. This one is not used in
+		// its last twentieth, because it must still be valid when it arrives, by another clock.
 		life := defaultLife
 		if got.Expiry.After(began) {
 			life = min(got.Expiry.Sub(began), maxLife)
@@ -208,7 +211,7 @@ func (c *Cache) start(e *entry, o *topology.Origin, from Source) bool {
 	return true
 }
 
-// stands is for how long a refusal stands.
+// stands returns how long a refusal stands.
 func (c *Cache) stands(err error) time.Duration {
 	var refused *Error
 	if errors.As(err, &refused) {
@@ -217,7 +220,7 @@ func (c *Cache) stands(err error) time.Duration {
 	return refusedFor
 }
 
-// Spoil drops a token that was not accepted, unless another has come since.
+// Spoil drops a token that the origin did not accept, unless another one has come since.
 func (c *Cache) Spoil(o *topology.Origin, value string) {
 	e := c.of(o)
 	e.mu.Lock()
@@ -227,7 +230,8 @@ func (c *Cache) Spoil(o *topology.Origin, value string) {
 	}
 }
 
-// exchange gets a token. Its error is from's, or an *Error.
+// exchange obtains a token. If nothing was sent, its error is from.Unsent or that of from.Get;
+// otherwise it is an *Error.
 func (c *Cache) exchange(o *topology.Origin, from Source, last *oauth2.Token) (*oauth2.Token, error) {
 	r := &recorder{next: c.transport(o)}
 	if from.Headed {
@@ -249,8 +253,8 @@ func (c *Cache) exchange(o *topology.Origin, from Source, last *oauth2.Token) (*
 	return nil, &r.failed
 }
 
-// fits reports whether a token can stand in a header field, and so can the one that is shown for
-// the next one. A longer one than maxBytes cannot come.
+// fits reports whether a token, and the refresh token that comes with it, can stand in a header
+// field. Neither can be longer than maxBytes.
 func fits(t *oauth2.Token) bool {
 	printable := func(s string) bool {
 		return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
@@ -258,8 +262,8 @@ func fits(t *oauth2.Token) bool {
 	return t.AccessToken != "" && printable(t.AccessToken) && printable(t.RefreshToken)
 }
 
-// Refused reports whether an error of package oauth2 is that the issuer does not accept what it was
-// shown.
+// Refused reports whether an error of package oauth2 says that the issuer does not accept the
+// credentials.
 func Refused(err error) bool {
 	var refused *oauth2.RetrieveError
 	if !errors.As(err, &refused) {
@@ -269,7 +273,7 @@ func Refused(err error) bool {
 	return status >= 400 && status <= 499 && status != http.StatusTooManyRequests
 }
 
-// A recorder notes what an issuer says, because package oauth2 keeps neither the kind of an error
+// A recorder records the issuer's answer, because package oauth2 keeps neither the kind of an error
 // nor every field of an answer.
 type recorder struct {
 	next   http.RoundTripper
@@ -277,7 +281,7 @@ type recorder struct {
 	failed Error            // if the exchange has failed
 }
 
-// RoundTrip implements [http.RoundTripper]. An answer is JSON, whatever its type says.
+// RoundTrip implements [http.RoundTripper]. It takes an answer for JSON, whatever its type says.
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	r.failed = Error{Endpoint: kind.Shown(req.URL, false)}
 	if r.origin != nil {
@@ -305,8 +309,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// errorCode reads the error code of RFC 6749 5.2, which is made of letters. Anything else is none:
-// it may be what was sent.
+// errorCode reads the error code of RFC 6749 5.2, which consists of letters. It returns "" for
+// anything else, which may repeat what the edge has sent.
 func errorCode(text []byte) string {
 	var e struct {
 		Error string `json:"error"`

@@ -16,7 +16,7 @@ import (
 
 const (
 	api = "/api/rest/v1/"
-	// Tokens is where tokens come from, below base_url.
+	// Tokens is the path, below base_url, that tokens come from.
 	Tokens = "/api/oauth/v1/token"
 
 	// Advice is what to do when no token is given.
@@ -31,7 +31,7 @@ func New(tokens *token.Cache) *kind.Kind {
 	}
 }
 
-// folders are the kinds of media files of the REST API, by how their downloads end.
+// folders are the collections of media files in the REST API, with the ends of their download URLs.
 var folders = [...]struct{ folder, end string }{
 	{"media-files/", "/download"}, {"asset-media-files/", ""}, {"reference-entities-media-files/", ""},
 }
@@ -71,7 +71,7 @@ func baseOf(o *topology.Origin) (*url.URL, error) {
 	return base, nil
 }
 
-// sign lets a request in with a token of the connection.
+// sign adds a token of the connection.
 func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	o := h.Origin
 	spec, secret, password := o.Spec.GetAkeneo(), o.Secrets[topology.SecretAkeneoClientSecret],
@@ -98,8 +98,8 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 					if !token.Refused(err) {
 						return got, err
 					}
-					// A refresh token lives for two weeks, and ends with the user's sessions: the
-					// password gets another.
+					// A refresh token is valid for two weeks, and ends with the user's sessions.
+					// The password gets another one.
 				}
 				return config.PasswordCredentialsToken(ctx, spec.GetUsername(), password)
 			}})

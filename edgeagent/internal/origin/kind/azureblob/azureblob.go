@@ -48,7 +48,7 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	return req, nil
 }
 
-// sign lets a request in by a shared access signature or by the account's key. With neither it is
+// sign adds a shared access signature, or signs with the account's key. A request with neither is
 // anonymous.
 func sign(ctx context.Context, h *kind.Hop) error {
 	if err := fromEnd(ctx, h); err != nil {
@@ -70,8 +70,8 @@ func sasToken(o *topology.Origin) string {
 	return strings.TrimPrefix(strings.TrimSpace(o.Secrets[topology.SecretSASToken]), "?")
 }
 
-// fromEnd puts another range in the place of one that counts from the end, which blobs do not know,
-// by asking for the length first. If that cannot be learnt, the answer to the request says why.
+// fromEnd replaces a range that counts from the end, which blobs do not support: it asks for the
+// length first. If that fails, the answer to the request itself says why.
 func fromEnd(ctx context.Context, h *kind.Hop) error {
 	specs := rfc9111.ParseRange(h.Ask.Range, nil)
 	if len(specs) != 1 || specs[0].First >= 0 {
@@ -105,13 +105,13 @@ func signKey(req *http.Request, spec *topologyv1.AzureBlobOrigin, key string, no
 }
 
 // signed are the fields that the signature covers, in order, besides the method and the x-ms-*
-// fields. The date is among the latter.
+// fields. The date is one of the latter.
 var signed = []string{
 	"Content-Encoding", "Content-Language", "Content-Length", "Content-Md5", "Content-Type", "", "If-Modified-Since",
 	"If-Match", "If-None-Match", "If-Unmodified-Since", "Range",
 }
 
-// signedText is what is signed.
+// signedText returns what is signed.
 func signedText(req *http.Request, account string) string {
 	var b strings.Builder
 	b.WriteString(req.Method + "\n")
@@ -132,7 +132,7 @@ func signedText(req *http.Request, account string) string {
 	return b.String()
 }
 
-// code is the error code of a blob's answer.
+// code returns the error code of an answer.
 func code(header http.Header, body []byte) string {
 	if code := kind.ErrorCode(header.Get("X-Ms-Error-Code")); code != "" {
 		return code
@@ -140,8 +140,8 @@ func code(header http.Header, body []byte) string {
 	return kind.XMLCode(header, body)
 }
 
-// elaborate says of a shared access signature what can be seen of it: when it ended, and that it
-// does not allow to read.
+// elaborate returns what is visibly wrong with a shared access signature: when it ended, or that it
+// does not allow reads.
 func elaborate(r *kind.Reply, _ *kind.Row) (detail, advice string) {
 	if r.Status != http.StatusForbidden && r.Status != http.StatusUnauthorized {
 		return "", ""

@@ -22,7 +22,7 @@ import (
 const (
 	googleStorage = "https://storage.googleapis.com"
 	googleTokens  = "https://oauth2.googleapis.com/token"
-	// googleScope is what a token is asked for: reading, of what the service account may read.
+	// googleScope is the scope of tokens: to read what the service account may read.
 	googleScope = "https://www.googleapis.com/auth/devstorage.read_only"
 
 	adviceKey = "check gcs.clientEmail and gcs.privateKey, and the clock of the edge"
@@ -37,9 +37,9 @@ func New(tokens *token.Cache) *kind.Kind {
 	}
 }
 
-// build asks for an object through the XML API, whose errors name what is missing. It asks for gzip
-// always: Google Storage would otherwise decompress objects that are stored so, and then knows
-// neither their length nor ranges.
+// build asks for an object through the XML API, whose errors name what is missing. It always asks
+// for gzip, because Google Storage otherwise decompresses objects that are stored so, and then
+// knows neither their length nor ranges.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	spec := o.Spec.GetGcs()
 	key, err := kind.ObjectKey(spec.GetPrefix(), a.Object)
@@ -83,7 +83,7 @@ func bucket(e *kind.Edge, o *topology.Origin) (*http.Request, error) {
 	return req, nil
 }
 
-// sign lets a request in with a token of the service account. Without a key it is anonymous.
+// sign adds a token of the service account. A request without a key is anonymous.
 func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	// A decoded file has a weak entity tag, which Google Storage does not know. If-None-Match
 	// compares weakly (RFC 9110 13.1.2).
@@ -104,7 +104,7 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	}
 	config := jwt.Config{
 		Email: spec.GetClientEmail(), Scopes: []string{googleScope}, TokenURL: tokenURL(base),
-		// A JSON key file has \n for the ends of lines, and the text may be copied from one.
+		// Line ends are written as \n in a JSON key file, from which the text may be copied.
 		PrivateKey: []byte(strings.ReplaceAll(key, `\n`, "\n")),
 	}
 	return tokens.Bearer(ctx, h, token.Source{
@@ -117,8 +117,8 @@ func sign(ctx context.Context, tokens *token.Cache, h *kind.Hop) error {
 	})
 }
 
-// tokenURL is where tokens for a store come from: Google's for Google's hosts, and {endpoint}/token
-// for a store of one's own.
+// tokenURL returns where tokens for a store come from: Google's URL for Google's hosts, and
+// {endpoint}/token for any other store.
 func tokenURL(base *url.URL) string {
 	if host := strings.ToLower(base.Hostname()); host == "googleapis.com" ||
 		strings.HasSuffix(host, ".googleapis.com") {
@@ -127,10 +127,10 @@ func tokenURL(base *url.URL) string {
 	return base.Scheme + "://" + base.Host + strings.TrimSuffix(base.EscapedPath(), "/") + "/token"
 }
 
-// finish makes a reply what Google Storage would have answered who asked, had it not been asked for
-// gzip: an object that is stored compressed goes out as it is to who takes gzip, and decoded to who
-// does not, unless its Cache-Control says no-transform. The two are variants, and the decoded one
-// has no strong entity tag.
+// finish turns the reply to a request for gzip into the reply to the client's own request, as
+// Google Storage would have sent it: an object that is stored compressed is sent as it is to a
+// client that accepts gzip. For others it is decoded, unless its Cache-Control says no-transform.
+// The two are variants, and the decoded one has no strong entity tag.
 func finish(ask *kind.Ask, r *kind.Response) error {
 	h := r.Header
 	if r.Status == http.StatusNotModified {
@@ -152,8 +152,8 @@ func finish(ask *kind.Ask, r *kind.Response) error {
 	return decode(r)
 }
 
-// decode takes gzip off a whole reply. The checksum shows that its end is missing, so a cut is seen
-// even where framing shows none.
+// decode decompresses a whole reply. A body that was cut ends with an error even where its framing
+// does not show the cut, because gzip has a checksum at the end.
 func decode(r *kind.Response) error {
 	if r.Length != 0 {
 		unzip, err := gzip.NewReader(r.Body)
@@ -174,7 +174,7 @@ func decode(r *kind.Response) error {
 
 var errNotGzip = kind.WrongConfig("the file is not gzip, although its Content-Encoding says so", "correct the object's Content-Encoding")
 
-// A decodedBody is a body without its coding.
+// A decodedBody is the body of a reply, decompressed.
 type decodedBody struct {
 	io.Reader
 	under io.Closer

@@ -12,18 +12,18 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// A library is where the Media Library is, and the token that it wants. token may be nil.
+// A library knows the URL of the Media Library, and the token that it wants. token may be nil.
 type library struct{ url, token func() string }
 
-// New returns the kind. url returns where the Media Library is, and token the bearer token that it
-// wants; nil sends none.
+// New returns the kind. url returns the URL of the Media Library, and token the bearer token that
+// it wants; if token is nil, none is sent.
 func New(url, token func() string) *kind.Kind {
 	l := &library{url, token}
 	return &kind.Kind{Name: topology.MediaStep, Keyed: true, Operator: true, Build: l.build, Rows: rows}
 }
 
-// buildMedia asks the Media Library for a file by its hash, at the revision that the edge has
-// applied: a replica that is behind then knows that it is.
+// build asks the Media Library for a file by its hash, and says which revision the edge has
+// applied, so that a replica that is behind knows that it is.
 func (l *library) build(e *kind.Edge, _ *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	base, err := url.Parse(l.url())
 	if err != nil || base.Host == "" {
@@ -44,7 +44,7 @@ func (l *library) build(e *kind.Edge, _ *topology.Origin, a *kind.Ask) (*http.Re
 	return req, nil
 }
 
-// otherFile reports whether a reply that carries a file carries another one than was asked for.
+// otherFile reports whether a reply carries another file than the one that was asked for.
 func otherFile(r *kind.Reply) bool {
 	if r.Status != http.StatusOK && r.Status != http.StatusPartialContent {
 		return false

@@ -12,13 +12,13 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// ambientRetry is for how long it stands that the machine has no credentials: asking an absent
-// metadata service takes seconds.
+// ambientRetry is how long the machine is not asked again after it had no credentials, because
+// asking an absent metadata service takes seconds.
 const ambientRetry = 5 * time.Second
 
-// ambient gives the credentials of the machine that the edge runs on, as every tool of Amazon's
-// finds them: the environment, the shared files, a web identity, the container's or the instance's
-// role. They are got once for all requests and renewed before they expire.
+// ambient has the credentials of the machine that the edge runs on, found in the order of Amazon's
+// tools: the environment, the shared files, a web identity, the container's role, the instance's
+// role. They are fetched once for all requests, and again before they expire.
 type ambient struct {
 	allowed bool
 
@@ -27,8 +27,8 @@ type ambient struct {
 	failed   time.Time // the last time there were none
 }
 
-// credentials returns them, or why there are none. What the SDK says is not passed on: it may name
-// files and roles of the operator's.
+// credentials returns the credentials, or an error if there are none. The error leaves out what the
+// SDK says, because that may name files and roles of the operator.
 func (m *ambient) credentials(ctx context.Context) (aws.Credentials, error) {
 	if !m.allowed {
 		return aws.Credentials{}, kind.WrongConfig("the operator of this edge lends no credentials to origins",
@@ -55,7 +55,7 @@ func (m *ambient) credentials(ctx context.Context) (aws.Credentials, error) {
 
 var errNoAmbient = errors.New("there were no credentials a moment ago")
 
-// load finds out once where the credentials come from.
+// load finds the source of the credentials, once.
 func (m *ambient) load(ctx context.Context) (aws.CredentialsProvider, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -65,8 +65,8 @@ func (m *ambient) load(ctx context.Context) (aws.CredentialsProvider, error) {
 	if m.provider != nil {
 		return m.provider, nil
 	}
-	// A region, so that the look for one stays away from the network. Requests are signed for the
-	// bucket's.
+	// The region is set so that the SDK does not look for one on the network. Requests are signed
+	// for the bucket's region.
 	cfg, err := config.LoadDefaultConfig(context.WithoutCancel(ctx), config.WithRegion(topology.DefaultS3Region))
 	if err != nil || cfg.Credentials == nil {
 		m.failed = time.Now()

@@ -18,8 +18,8 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// New returns the kind. lend has the credentials of the machine that the edge runs on used for
-// origins that ask for them.
+// New returns the kind. lend allows origins that ask for it to use the credentials of the machine
+// that the edge runs on.
 func New(lend bool) *kind.Kind {
 	m := &ambient{allowed: lend}
 	return &kind.Kind{
@@ -28,11 +28,12 @@ func New(lend bool) *kind.Kind {
 	}
 }
 
-// unsignedPayload says that the signature does not cover the body. A GET has none.
+// unsignedPayload says that the signature does not cover the body, which a GET does not have.
 const unsignedPayload = "UNSIGNED-PAYLOAD"
 
-// build asks for a key in path or virtual-host style. Its bytes are percent-encoded once, as SigV4
-// does, whatever they were in the client's URL, so that what is signed is what is sent.
+// build asks for a key in path or virtual-host style. The key's bytes are percent-encoded exactly
+// once, as SigV4 requires, however the client's URL has spelled them, so that what is signed is
+// what is sent.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	spec := o.Spec.GetS3()
 	object := a.Object
@@ -71,7 +72,7 @@ func endpointOf(endpoint, region string) string {
 	return "https://s3." + region + "." + domainOf(region)
 }
 
-// domainOf is the domain of a region's partition.
+// domainOf returns the domain of a region's partition.
 func domainOf(region string) string {
 	for _, partition := range [...]struct{ prefix, domain string }{
 		{"cn-", "amazonaws.com.cn"}, {"eusc-", "amazonaws.eu"}, {"us-iso-", "c2s.ic.gov"},
@@ -84,17 +85,17 @@ func domainOf(region string) string {
 	return "amazonaws.com"
 }
 
-// pathStyle reports whether the bucket goes into the path. It has to where no host name can hold
-// it: at an IP address, for the old names that DNS does not know, and at Amazon, whose certificate
-// covers one label, when its name has a dot.
+// pathStyle reports whether the bucket's name belongs into the path because it cannot be part of
+// the host: at an IP address, for old names that are no DNS labels, and at Amazon for names with a
+// dot, because its certificate covers one label.
 func pathStyle(forced, amazon bool, bucket, host string) bool {
 	_, err := netip.ParseAddr(host)
 	return forced || err == nil || strings.Trim(bucket, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" ||
 		amazon && strings.Contains(bucket, ".")
 }
 
-// sign signs the host and the store's own fields, which the store insists on, and no others: a
-// proxy on the way may rewrite them.
+// sign signs the host and the fields that the store requires, and no others, because a proxy on the
+// way may rewrite those.
 func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 	spec := h.Origin.Spec.GetS3()
 	credentials, signed, err := m.credentialsFor(ctx, h.Origin)
@@ -108,8 +109,8 @@ func (m *ambient) sign(ctx context.Context, h *kind.Hop) error {
 		}
 	}
 	part.Header.Set("X-Amz-Content-Sha256", unsignedPayload)
-	// A signer of its own for each request: one keeps the key that it derived by the key id alone,
-	// and would sign for whoever names another's key id with that other's secret.
+	// Each request has its own signer. A signer caches the derived key by key id alone, so an
+	// origin that names another's key id would be signed for with the other's secret.
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
 	if err := signer.SignHTTP(
 		ctx, credentials, part, unsignedPayload, "s3", regionOf(spec), time.Now().UTC(),
@@ -140,7 +141,7 @@ func (m *ambient) credentialsFor(
 	return credentials, true, nil
 }
 
-// elaborate names the region that the bucket is in.
+// elaborate returns the region that the bucket is in.
 func elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 	region := r.Header.Get("X-Amz-Bucket-Region")
 	if row.Reason == kind.Misconfigured && region != "" && region != r.Origin.Spec.GetS3().GetRegion() {

@@ -45,8 +45,9 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	return req, nil
 }
 
-// SetHeader sets what a web server is sent of ours and of the client's. Only the origin's own host
-// gets what may be secret: the client's fields that it lists, and request_headers.
+// SetHeader sets the fields that a web server is sent by the edge and by the client. Only the
+// origin's own host gets what may be secret: the client's fields that the origin lists, and
+// request_headers.
 func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask, own bool) {
 	h := req.Header
 	h.Set("User-Agent", e.UserAgent)
@@ -90,8 +91,8 @@ func follows(o *topology.Origin) bool {
 	return web.FollowRedirects == nil || *web.FollowRedirects
 }
 
-// Follow makes the request that a redirect of a web server leads to. Once the chain has left the
-// origin's host, no secret goes along any more, even if it comes back.
+// Follow makes the request that a redirect of a web server leads to. Once a chain has left the
+// origin's host, its requests carry no secret, even if it returns there.
 func Follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
 	to, err := parseLocation(location)
 	if err != nil {
@@ -111,7 +112,7 @@ func Follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
 	host := to.Host
 	named := h.Req.Host != "" && to.Scheme == from.Scheme && strings.EqualFold(to.Host, h.Req.Host)
 	if named {
-		// The origin calls itself by the name it was sent.
+		// The origin names itself by the Host that it was sent.
 		host = from.Host
 	}
 	req := kind.NewRequest(kind.ExactURL(to.Scheme, host, to.EscapedPath(), to.RawQuery))
@@ -123,8 +124,7 @@ func Follow(e *kind.Edge, h *kind.Hop, location string) (*http.Request, error) {
 	return req, nil
 }
 
-// parseLocation reads a Location as browsers do, to whom a "%" that begins no escape is one as
-// such.
+// parseLocation reads a Location as browsers do: a "%" that begins no escape stands for itself.
 func parseLocation(location string) (*url.URL, error) {
 	u, err := url.Parse(location)
 	if err == nil {
@@ -142,7 +142,7 @@ func parseLocation(location string) (*url.URL, error) {
 
 func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
 
-// asksFor is by which names a web server is asked.
+// asksFor says which names a web server is asked by.
 func asksFor(web *topologyv1.WebOrigin, a *kind.Ask) string {
 	base, err := url.Parse(web.GetBaseUrl())
 	if err != nil {
@@ -159,7 +159,7 @@ func asksFor(web *topologyv1.WebOrigin, a *kind.Ask) string {
 	return text
 }
 
-// TLSName is the name that a web server is asked for by in TLS, "" for the host of its URL.
+// TLSName returns the name for TLS that the origin sets, "" for the host of its URL.
 func TLSName(web *topologyv1.WebOrigin) string {
 	host := web.GetHostHeader()
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -188,7 +188,7 @@ func Code(_ http.Header, body []byte) string {
 	return ""
 }
 
-// Elaborate says what a server was asked for that it does not serve, and names the Location of a
+// Elaborate names the host that a server was asked for and does not serve, or the Location of a
 // redirect that was not followed.
 func Elaborate(r *kind.Reply, row *kind.Row) (detail, advice string) {
 	web := r.Origin.Spec.GetWeb()
@@ -234,8 +234,8 @@ var rows = kind.Table([]kind.Row{
 }, Stray("the server does not serve the Host, or the TLS name, that it was sent: set web.hostHeader to a name that "+
 	"it serves, and web.tlsServerName if its certificate is for another"), kind.Rest)
 
-// Stray are the rows of a web server that was not to be asked, or not like this. unknown is the
-// advice for one that does not know the host.
+// Stray returns the rows of answers that show that a wrong server was asked, or in a wrong way.
+// unknown is the advice for a server that does not know the host.
 func Stray(unknown string) []kind.Row {
 	return []kind.Row{
 		kind.Wrong("400 of a TLS port to a request in the clear", kind.Coded(400, clearToTLS), kind.AdviceTLS),
@@ -252,14 +252,14 @@ func missingStatus(r *kind.Reply) bool {
 	return r.Status == http.StatusNotFound || r.Status == http.StatusGone
 }
 
-// pageForFile finds the "soft 404" that html_is_missing is about.
+// pageForFile recognises the "soft 404" that html_is_missing is about.
 func pageForFile(r *kind.Reply) bool {
 	web := r.Origin.Spec.GetWeb()
 	return (web == nil || web.HtmlIsMissing == nil || *web.HtmlIsMissing) && IsPage(r, r.Ask.Path)
 }
 
-// IsPage reports whether a reply is a page for people, with status 200, where an image, video or
-// font was asked for by path.
+// IsPage reports whether a reply is an HTML page with status 200 although asked is the path of an
+// image, video or font.
 func IsPage(r *kind.Reply, asked string) bool {
 	if r.Status != http.StatusOK || !fileExtensions[strings.ToLower(path.Ext(asked))] {
 		return false
@@ -268,7 +268,8 @@ func IsPage(r *kind.Reply, asked string) bool {
 	return err == nil && content == "text/html"
 }
 
-// fileExtensions are those of images, videos and fonts, which no server sends as text/html.
+// fileExtensions are the extensions of images, videos and fonts, which no server sends as
+// text/html.
 var fileExtensions = map[string]bool{
 	".apng": true, ".avif": true, ".bmp": true, ".cur": true, ".gif": true, ".heic": true, ".heif": true, ".ico": true,
 	".jfif": true, ".jp2": true, ".jpe": true, ".jpeg": true, ".jpg": true, ".jxl": true, ".pjp": true, ".pjpeg": true,

@@ -1,4 +1,4 @@
-// Package webproxy is the kind of storage that the path names: any web server, if its host is
+// Package webproxy is the kind of storage whose paths are URLs: any web server whose host is
 // listed.
 package webproxy
 
@@ -23,7 +23,7 @@ var Kind = &kind.Kind{
 // A location is the URL in a path. port is empty for the scheme's default.
 type location struct{ scheme, host, port, path, query string }
 
-// authority is the host with its port, if it names one.
+// authority returns the host, with its port if the URL names one.
 func (u location) authority() string {
 	if u.port == "" {
 		return u.host
@@ -88,8 +88,8 @@ func cutScheme(text string) (scheme, rest string, ok bool) {
 	return "", text, false
 }
 
-// build asks for the URL in the path. What is no URL of a listed host is not there, and nothing is
-// sent: that is what this origin says of a file that belongs to another origin, or to nobody.
+// build asks for the URL in the path. For a path that holds no URL of a listed host the answer is
+// "no such file", and nothing is sent: the file belongs to another origin, or to none.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	u, ok := parse(a.Path, a.Query)
 	if !ok {
@@ -109,7 +109,7 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	return req, nil
 }
 
-// site names the server of a request. What is not asked has none.
+// site returns the server of a request, "" if none is asked.
 func site(o *topology.Origin, a *kind.Ask) string {
 	u, ok := parse(a.Path, a.Query)
 	if !ok || !listed(o, u.scheme, u.host, u.port) {
@@ -156,7 +156,7 @@ var rows = kind.Table([]kind.Row{
 		"add the host that it leads to to webProxy.allowedHosts, if it may be fetched from"),
 }, web.Stray("the server does not serve the host of the URL: correct the URL, or the host's DNS"), kind.Rest)
 
-// pageForURL finds a page where the URL is that of an image, video or font.
+// pageForURL reports whether a page came for the URL of an image, video or font.
 func pageForURL(r *kind.Reply) bool {
 	u, ok := parse(r.Ask.Path, r.Ask.Query)
 	return ok && web.IsPage(r, u.path)
