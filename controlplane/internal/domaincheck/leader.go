@@ -41,8 +41,8 @@ func (s *Service) Lead(ctx context.Context, _ *store.Fence) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &leader{
-		service: s, queue: due.New(), changed: make(chan struct{}, 1), running: make(map[string]int),
-		parked: make(map[string][]*due.Entry),
+		service: s, queue: due.New(), changed: make(chan struct{}, 1),
+		waiting: due.NewFairQueue(1, checksAtOnce, accountChecks),
 	}
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
@@ -55,7 +55,7 @@ func (s *Service) Lead(ctx context.Context, _ *store.Fence) error {
 			l.with(func(q *due.Queue) {
 				*q = *due.New()
 				l.ready = false
-				clear(l.parked)
+				l.waiting.Clear()
 			})
 		},
 		Domain: func(key topology.Key, created int64) {
@@ -78,9 +78,8 @@ type leader struct {
 
 	mu      sync.Mutex
 	queue   *due.Queue
-	ready   bool                    // all domains have been delivered
-	running map[string]int          // checks, by account
-	parked  map[string][]*due.Entry // those that are due and wait for another of their account
+	ready   bool           // all domains have been delivered
+	waiting *due.FairQueue // are due, and wait for their check
 }
 
 func (l *leader) with(change func(*due.Queue)) {
@@ -93,69 +92,49 @@ func (l *leader) with(change func(*due.Queue)) {
 	}
 }
 
-// take returns a domain that is due, or how long to wait for one.
+// take returns a domain whose check may begin, or how long to wait for one.
 func (l *leader) take(now time.Time) (e *due.Entry, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for {
-		first := l.queue.First()
-		switch {
-		case !l.ready || first == nil:
-			return nil, time.Hour
-		case first.Due.After(now):
-			return nil, first.Due.Sub(now)
-		}
-		first.Busy = true
-		l.queue.Put(first)
-		account := first.Key.Account
-		if l.running[account] < accountChecks {
-			l.running[account]++
-			return first, 0
-		}
-		l.parked[account] = append(l.parked[account], first)
+	if !l.ready {
+		return nil, time.Hour
 	}
-}
-
-// end takes in that a check of an account has ended. The next one of the account comes behind what
-// others are due by now. The caller has the lock.
-func (l *leader) end(account string, now time.Time) {
-	if l.running[account]--; l.running[account] == 0 {
-		delete(l.running, account)
+	for e = l.queue.First(); e != nil && !e.Due.After(now); e = l.queue.First() {
+		e.Busy = true
+		l.queue.Put(e)
+		l.waiting.Add(e, 0)
 	}
-	for waiting := l.parked[account]; len(waiting) > 0; waiting = l.parked[account] {
-		next := waiting[0]
-		if l.parked[account] = waiting[1:]; len(waiting) == 1 {
-			delete(l.parked, account)
+	for e = l.waiting.Next(); e != nil; e = l.waiting.Next() {
+		if l.queue.Get(e.Key) == e && !e.Due.After(now) {
+			return e, 0
 		}
-		if l.queue.Get(next.Key) == next {
-			next.Busy, next.Due = false, now
-			l.queue.Put(next)
-			return
-		}
+		// It is gone, or was checked meanwhile.
+		l.waiting.Done(e.Key.Account)
+		e.Busy = false
+		l.queue.Put(e)
 	}
+	if first := l.queue.First(); first != nil {
+		return nil, first.Due.Sub(now)
+	}
+	return nil, time.Hour
 }
 
 func (l *leader) dispatch(ctx context.Context) {
-	places := make(chan struct{}, checksAtOnce)
 	var running sync.WaitGroup
 	defer running.Wait()
 	for ctx.Err() == nil {
 		e, wait := l.take(l.service.now())
-		if e == nil {
-			timer := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-			case <-l.changed:
-			case <-timer.C:
-			}
-			timer.Stop()
+		if e != nil {
+			running.Go(func() { l.check(ctx, e) })
 			continue
 		}
-		places <- struct{}{}
-		running.Go(func() {
-			defer func() { <-places }()
-			l.check(ctx, e)
-		})
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-l.changed:
+		case <-timer.C:
+		}
+		timer.Stop()
 	}
 }
 
@@ -170,7 +149,7 @@ func (l *leader) check(ctx context.Context, e *due.Entry) {
 		l.service.log.WarnContext(ctx, "domaincheck: check", "domain", e.Key.Name(), "error", err)
 	}
 	l.with(func(q *due.Queue) {
-		l.end(e.Key.Account, l.service.now())
+		l.waiting.Done(e.Key.Account)
 		e.Busy = false
 		if q.Get(e.Key) != e {
 			return // it is gone, or all were delivered anew

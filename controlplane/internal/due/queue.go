@@ -1,4 +1,4 @@
-// Package due keeps when to look at which custom domain.
+// Package due keeps when to look at which custom domain, and lets those that are due take turns.
 package due
 
 import (

@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// ordersAtOnce are the orders that are under way, and accountOrders those of one account.
+	ordersAtOnce  = 64
+	accountOrders = 20
 	// looksAtOnce are the domains that are read to decide what they need.
 	looksAtOnce = 32
 	// retryLook is the time until a domain is looked at again that could not be.
@@ -33,8 +36,8 @@ type leader struct {
 
 	mu     sync.Mutex
 	queue  *due.Queue
-	loaded bool // all domains have been delivered
-	ready  *ready
+	loaded bool           // all domains have been delivered
+	ready  *due.FairQueue // wait for an order, by class
 	looks  int
 	active map[topology.Key]bool // somebody is at it, whatever the queue says
 	again  map[topology.Key]bool // of those, what has changed meanwhile
@@ -46,7 +49,8 @@ type leader struct {
 
 func newLeader(s *Service, fence *store.Fence) *leader {
 	return &leader{
-		Service: s, fence: fence, changed: make(chan struct{}, 1), queue: due.New(), ready: newReady(),
+		Service: s, fence: fence, changed: make(chan struct{}, 1), queue: due.New(),
+		ready:  due.NewFairQueue(int(classes), ordersAtOnce, accountOrders),
 		active: make(map[topology.Key]bool), again: make(map[topology.Key]bool), orders: make(map[topology.Key]bool),
 		claims: make(map[topology.Key]bool),
 	}
@@ -128,9 +132,8 @@ func (l *leader) wake() {
 
 // begin forgets what waits: all domains are delivered anew. What is under way goes on.
 func (l *leader) begin() {
-	running, total := l.ready.running, l.ready.total
-	l.queue, l.ready, l.loaded = due.New(), newReady(), false
-	l.ready.running, l.ready.total = running, total
+	l.queue, l.loaded = due.New(), false
+	l.ready.Clear()
 }
 
 // resume goes on with the orders that are under way, and forgets those of domains that are gone.
@@ -212,7 +215,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 			running.Go(func() { l.look(ctx, e) })
 		}
 	}
-	if l.ready.size == 0 {
+	if l.ready.Len() == 0 {
 		return wait
 	}
 	if shut, _ := l.opens(now); shut > 0 {
@@ -220,7 +223,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 	}
 	// What finds no room stays where it is: what ends sooner may come before it until then.
 	for room := l.openings(now); len(l.claims) < room; {
-		e := l.ready.next()
+		e := l.ready.Next()
 		if e == nil {
 			break
 		}
@@ -229,7 +232,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 			next := l.obtain(ctx, e.Key)
 			l.counted(e.Key)
 			l.mu.Lock()
-			l.ready.end(e.Key.Account)
+			l.ready.Done(e.Key.Account)
 			l.mu.Unlock()
 			l.done(e, next)
 		})
@@ -287,8 +290,8 @@ func (l *leader) look(ctx context.Context, e *due.Entry) {
 		l.done(e, next)
 		return
 	}
-	ahead := l.ready.ahead(e.Key.Account, c) + l.ready.total
-	l.ready.add(e, c)
+	ahead := l.ready.Ahead(e.Key.Account, int(c)) + l.ready.Running()
+	l.ready.Add(e, int(c))
 	l.mu.Unlock()
 	l.wake()
 	l.tellQueued(ctx, e.Key, ahead)
@@ -390,7 +393,7 @@ func (l *leader) writeBooks(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		l.mu.Lock()
-		queued := l.ready.size
+		queued := l.ready.Len()
 		l.mu.Unlock()
 		for _, b := range l.books {
 			if err := b.write(ctx, l.fence, queued); err != nil && ctx.Err() == nil {

@@ -217,7 +217,7 @@ func (l *leader) take(ctx context.Context, sub *subject, all []*book) (*book, *t
 func (l *leader) waiting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ready.size
+	return l.ready.Len()
 }
 
 // room takes room for an order at one issuer, or says why there is none.

@@ -12,7 +12,6 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/edgewalk/edgewalk/controlplane/internal/due"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
@@ -207,46 +206,6 @@ func TestRefusedForWhatItReplaces(t *testing.T) {
 		if got := refusesReplaces(&p); got != c.want {
 			t.Errorf("%d %s %q: %v", c.status, c.kind, c.detail, got)
 		}
-	}
-}
-
-// What is to end comes first, and within a class no account waits for another's many.
-func TestReady(t *testing.T) {
-	t.Parallel()
-	r := newReady()
-	add := func(account, id string, c class) {
-		r.add(&due.Entry{Key: topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: id}}, c)
-	}
-	for i := range 100 {
-		add("big", fmt.Sprint("new", i), fresh)
-	}
-	if n := r.ahead("small", fresh); n != 1 {
-		t.Errorf("%d come before another account's", n)
-	}
-	add("small", "new", fresh)
-	add("big", "retry", retrying)
-	add("big", "renewal", renewing)
-	add("small", "ends", expiring)
-	var got []string
-	for range 4 {
-		e := r.next()
-		got = append(got, e.Key.Account+"/"+e.Key.ID)
-	}
-	if want := "small/ends big/renewal big/new0 small/new"; strings.Join(got, " ") != want {
-		t.Errorf("in the order of %s, want %s", strings.Join(got, " "), want)
-	}
-	for r.next() != nil {
-	}
-	if r.running["big"] != accountOrders || r.total != accountOrders+2 {
-		t.Errorf("%d of one account at once, %d in all", r.running["big"], r.total)
-	}
-	add("other", "new", fresh)
-	if e := r.next(); e == nil || e.Key.Account != "other" {
-		t.Error("an account waits for one that has as many as it may")
-	}
-	r.end("big")
-	if e := r.next(); e == nil || e.Key.Account != "big" {
-		t.Error("a place that is free again is not taken")
 	}
 }
 
