@@ -38,7 +38,7 @@ func (s issuers) ListIssuers(
 	return resp, nil
 }
 
-func (s issuers) describeIssuer(one issuer.Stand) *adminv1.Issuer {
+func (s issuers) describeIssuer(one issuer.Status) *adminv1.Issuer {
 	m := &adminv1.Issuer{
 		Name: one.Name, DirectoryUrl: one.Directory, Profile: one.Profile, State: adminv1.Issuer_READY,
 		Message: one.Message, Running: int32(one.Running), Queued: int32(one.Queued),

@@ -33,8 +33,8 @@ func (s *Service) Ask(ctx context.Context, key topology.Key, renew bool) error {
 	})
 }
 
-// Stand is how an issuer stands.
-type Stand struct {
+// Status is the state of an issuer for people.
+type Status struct {
 	Authority
 	// Running are orders that are under way, and Queued names that wait for one at any issuer.
 	Running, Queued int
@@ -52,29 +52,29 @@ type Stand struct {
 	Account string
 }
 
-// List returns how the issuers stand, in the order of preference, as the control plane that leads
-// wrote some seconds ago.
-func (s *Service) List(ctx context.Context) (all []Stand, err error) {
+// List returns the state of the issuers, in the order of preference, as the control plane that leads
+// wrote it some seconds ago.
+func (s *Service) List(ctx context.Context) (all []Status, err error) {
 	now := s.now()
 	for _, c := range s.clients {
-		p, err := readPage(ctx, s.store, c.Name)
+		p, err := readState(ctx, s.store, c.Name)
 		if err != nil {
 			return nil, err
 		}
-		b := &book{client: c, limits: c.orders(), page: p}
-		stand := Stand{
+		iss := &issuer{client: c, limits: c.orders(), state: p}
+		status := Status{
 			Authority: c.Authority, Running: p.Running, Queued: p.Queued,
-			OrdersLimit: b.limits.count, OrdersSpan: b.limits.span,
-			OrdersUsed: bucket{p.Orders}.used(b.limits, now), Message: p.Message,
+			OrdersLimit: iss.limits.count, OrdersSpan: iss.limits.span,
+			OrdersUsed: bucket{p.Orders}.used(iss.limits, now), Message: p.Message,
 		}
-		if stand.Wait, stand.Limited = b.wait(now); p.Queued > 0 {
-			stand.ETA = stand.Wait + etaOf(s.clients, p.Queued)
+		if status.Wait, status.Limited = iss.wait(now); p.Queued > 0 {
+			status.ETA = status.Wait + etaOf(s.clients, p.Queued)
 		}
-		stand.Message = cmp.Or(stand.Message, p.Skew)
-		if stand.Account, err = c.accountURL(ctx); err != nil {
+		status.Message = cmp.Or(status.Message, p.Skew)
+		if status.Account, err = c.accountURL(ctx); err != nil {
 			return nil, err
 		}
-		all = append(all, stand)
+		all = append(all, status)
 	}
 	return all, nil
 }

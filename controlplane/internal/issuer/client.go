@@ -45,10 +45,10 @@ func newClient(cfg Config, a Authority) *client {
 		Authority: a, store: cfg.Store, key: cfg.Key, email: cfg.Email, log: cfg.Logger, now: cfg.Now,
 		userAgent: cfg.UserAgent,
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = cfg.tls()
-	seen := &witness{next: transport, now: cfg.Now, skewed: func(by time.Duration) { c.skewed(by, cfg.Now()) }}
-	c.http = &http.Client{Timeout: httpTimeout, Transport: seen}
+	plain := http.DefaultTransport.(*http.Transport).Clone()
+	plain.TLSClientConfig = cfg.tls()
+	watched := &transport{next: plain, now: cfg.Now, skewed: func(by time.Duration) { c.skewed(by, cfg.Now()) }}
+	c.http = &http.Client{Timeout: httpTimeout, Transport: watched}
 	return c
 }
 

@@ -26,18 +26,18 @@ const (
 type step int
 
 const (
-	// rest is nothing until verdict.due.
+	// rest is nothing until decision.due.
 	rest step = iota
 	// ask is to ask the issuer when to renew.
 	ask
 	// order is to order a certificate.
 	order
-	// yield is to forget the domain's own certificate, so that the wildcard's takes its place.
-	yield
+	// useWildcard is to delete the domain's own certificate, so that the wildcard's takes its place.
+	useWildcard
 )
 
-// verdict is what to do for a domain.
-type verdict struct {
+// decision is what to do for a domain.
+type decision struct {
 	step  step
 	due   time.Time
 	class class
@@ -55,19 +55,19 @@ const later = 24 * time.Hour
 const wildcardLeft = 1.0 / 6
 
 // decide says what comes next for a domain, without asking anybody.
-func decide(now time.Time, s *subject) verdict {
+func decide(now time.Time, s *subject) decision {
 	none := &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
 	tls := s.domain.GetTls()
 	switch {
 	case tls.GetMode() == topologyv1.DomainTls_OFF,
 		tls.GetMode() == topologyv1.DomainTls_UPLOADED && !tls.GetFallbackManaged(),
 		tls.GetMode() == topologyv1.DomainTls_UPLOADED && s.held == nil:
-		return verdict{due: now.Add(later), fact: none}
+		return decision{due: now.Add(later), fact: none}
 	case s.domain.GetState() == topologyv1.CustomDomain_SUSPENDED:
 		fact := waiting(topologyv1.DomainCertificate_OWNERSHIP, "the domain is SUSPENDED")
-		return verdict{due: now.Add(later), fact: fact}
+		return decision{due: now.Add(later), fact: fact}
 	case s.domain.GetState() != topologyv1.CustomDomain_ACTIVE:
-		return verdict{due: now.Add(later), fact: waiting(topologyv1.DomainCertificate_OWNERSHIP, "")}
+		return decision{due: now.Add(later), fact: waiting(topologyv1.DomainCertificate_OWNERSHIP, "")}
 	}
 	i := s.issuance()
 	if s.held != nil && !s.held.Expired(now) {
@@ -76,12 +76,12 @@ func decide(now time.Time, s *subject) verdict {
 		}
 	}
 	if s.wildcard != nil && s.wildcard.Left(now) > wildcardLeft {
-		v := verdict{due: now.Add(later), fact: &topologyv1.DomainCertificate{
+		v := decision{due: now.Add(later), fact: &topologyv1.DomainCertificate{
 			State: topologyv1.DomainCertificate_NONE, Reason: topologyv1.DomainCertificate_COVERED,
 			Message: "the account's wildcard covers it",
 		}}
 		if s.held != nil {
-			v.step = yield
+			v.step = useWildcard
 		}
 		return v
 	}
@@ -90,20 +90,20 @@ func decide(now time.Time, s *subject) verdict {
 		if said != nil {
 			said.NextCheck = retry
 		}
-		return verdict{due: retry.AsTime(), later: true, fact: said}
+		return decision{due: retry.AsTime(), later: true, fact: said}
 	}
 	if until := heldBack(i, now); until.After(now) {
 		fact := waiting(topologyv1.DomainCertificate_QUOTA,
 			"issuers count validations that fail: there were too many in the last hour")
 		fact.NextCheck = timestamppb.New(until)
-		return verdict{due: until, later: true, fact: fact}
+		return decision{due: until, later: true, fact: fact}
 	}
-	return verdict{step: order, class: classOf(now, s)}
+	return decision{step: order, class: classOf(now, s)}
 }
 
 // decideHeld decides about a certificate that is good still. ok is false when another is to be
 // ordered.
-func decideHeld(now time.Time, s *subject) (v verdict, ok bool) {
+func decideHeld(now time.Time, s *subject) (v decision, ok bool) {
 	i, got := s.issuance(), s.got()
 	if i.GetAsked() != nil && i.GetRenew() {
 		return v, false
@@ -113,7 +113,7 @@ func decideHeld(now time.Time, s *subject) (v verdict, ok bool) {
 		if got == nil {
 			if at := end.Add(-fallbackBefore); at.After(now) {
 				none := &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
-				return verdict{due: at, fact: none}, true
+				return decision{due: at, fact: none}, true
 			}
 			return v, false
 		}
@@ -125,12 +125,12 @@ func decideHeld(now time.Time, s *subject) (v verdict, ok bool) {
 		return v, false
 	}
 	if got.GetAsk() != nil && !got.GetAsk().AsTime().After(now) {
-		return verdict{step: ask}, true
+		return decision{step: ask}, true
 	}
 	if asked := got.GetAsk(); asked != nil && asked.AsTime().Before(at) {
 		at = asked.AsTime()
 	}
-	return verdict{due: at, fact: issued(got, at)}, true
+	return decision{due: at, fact: issued(got, at)}, true
 }
 
 func issued(got *storev1.IssuedCertificate, next time.Time) *topologyv1.DomainCertificate {
@@ -199,9 +199,9 @@ func dueBy(f *storev1.DomainFacts) time.Time {
 	return c.GetLastCheck().AsTime().Add(later)
 }
 
-// patience is the time between two looks at a domain whose records in DNS have to change, which
+// recheckAfter is the time between two looks at a domain whose records in DNS have to change, which
 // has waited for that for some time: often while somebody is probably at it.
-func patience(waited time.Duration) time.Duration {
+func recheckAfter(waited time.Duration) time.Duration {
 	switch {
 	case waited < 10*time.Minute:
 		return 30 * time.Second

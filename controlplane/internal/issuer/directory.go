@@ -34,15 +34,15 @@ const (
 	maxDirectory = 64 << 10
 )
 
-// known answers the ACME library's request for a directory, and passes on all others.
-type known struct {
+// knownDirectory answers the ACME library's request for a directory, and passes on all others.
+type knownDirectory struct {
 	text []byte
 	url  string
 	next http.RoundTripper
 }
 
 // RoundTrip implements http.RoundTripper.
-func (k known) RoundTrip(req *http.Request) (*http.Response, error) {
+func (k knownDirectory) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Method != http.MethodGet || req.URL.String() != k.url {
 		return k.next.RoundTrip(req)
 	}
@@ -88,7 +88,7 @@ func (c *client) directory(ctx context.Context) (acme.Directory, error) {
 		url := fmt.Sprintf("%s#%d", c.Directory, c.dir.version)
 		c.dir.library = &acme.Client{
 			Directory: url, UserAgent: c.userAgent, PollInterval: pollEvery, PollTimeout: validationTimeout,
-			HTTPClient: &http.Client{Timeout: c.http.Timeout, Transport: known{text, url, c.http.Transport}},
+			HTTPClient: &http.Client{Timeout: c.http.Timeout, Transport: knownDirectory{text, url, c.http.Transport}},
 		}
 	}
 	return c.dir.read, nil

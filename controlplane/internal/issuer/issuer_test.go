@@ -102,19 +102,19 @@ func TestNoOrderThatCannotSucceed(t *testing.T) {
 	}
 	r.oracle(nil)
 
-	// All of them are mended, and somebody has them checked.
+	// All of them are fixed, and somebody has them checked.
 	r.Set("example.com", "", lead("caa")+`caa CAA 0 issue "ca.test"`+"\n"+
 		lead("away")+lead("gone")+lead("owned")+lead("method")+
 		"_edgewalk.owned TXT edgewalk="+r.token("acme")+"\n")
-	mended := []string{
+	fixed := []string{
 		"caa.example.com", "method.example.com", "away.example.com", "gone.example.com", "owned.example.com",
 	}
 	want := map[string]int{}
-	for _, name := range mended {
+	for _, name := range fixed {
 		r.check("acme", name)
 		want[name] = 1
 	}
-	for _, name := range mended {
+	for _, name := range fixed {
 		r.awaitState("acme", name, "ISSUED")
 	}
 	r.oracle(want)

@@ -22,7 +22,7 @@ const (
 	looksAtOnce = 32
 	// retryLook is the time until a domain is looked at again that could not be.
 	retryLook = time.Minute
-	// writeEvery is the time between two writes of how the issuers stand.
+	// writeEvery is the time between two writes of the state of the issuers.
 	writeEvery = 5 * time.Second
 )
 
@@ -31,7 +31,7 @@ const (
 type leader struct {
 	*Service
 	fence   *store.Fence
-	books   []*book
+	issuers []*issuer
 	changed chan struct{}
 
 	mu     sync.Mutex
@@ -42,9 +42,10 @@ type leader struct {
 	active map[topology.Key]bool // somebody is at it, whatever the queue says
 	again  map[topology.Key]bool // of those, what has changed meanwhile
 	orders map[topology.Key]bool // have a record in etcd
-	// claims are those that were begun and have not counted their order yet: room for them is gone.
-	claims map[topology.Key]bool
-	count  sync.Mutex // orders the reads and writes of buckets that names share
+	// uncounted are those that were begun and whose issuer has not counted their order yet: room for
+	// them is gone.
+	uncounted map[topology.Key]bool
+	count     sync.Mutex // orders the reads and writes of buckets that names share
 }
 
 func newLeader(s *Service, fence *store.Fence) *leader {
@@ -52,7 +53,7 @@ func newLeader(s *Service, fence *store.Fence) *leader {
 		Service: s, fence: fence, changed: make(chan struct{}, 1), queue: due.New(),
 		ready:  due.NewFairQueue(int(classes), ordersAtOnce, accountOrders),
 		active: make(map[topology.Key]bool), again: make(map[topology.Key]bool), orders: make(map[topology.Key]bool),
-		claims: make(map[topology.Key]bool),
+		uncounted: make(map[topology.Key]bool),
 	}
 }
 
@@ -63,7 +64,7 @@ func (l *leader) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
-	done.Go(func() { l.writeBooks(ctx) })
+	done.Go(func() { l.writeStates(ctx) })
 	defer done.Wait()
 	defer cancel()
 	return l.store.WatchDomains(ctx, store.DomainWatch{
@@ -77,9 +78,9 @@ func (l *leader) run(ctx context.Context) error {
 					l.again[key] = l.active[key]
 				}
 				if created == 0 && l.orders[key] {
-					l.adopt(key)
+					l.resumeOrder(key)
 				}
-				l.wakeBelow(key)
+				l.lookAtCovered(key)
 			})
 		},
 		Facts: func(f store.DomainFacts) {
@@ -97,12 +98,12 @@ func (l *leader) run(ctx context.Context) error {
 // load reads what the leader before has left.
 func (l *leader) load(ctx context.Context) error {
 	for _, c := range l.clients {
-		p, err := readPage(ctx, l.store, c.Name)
+		p, err := readState(ctx, l.store, c.Name)
 		if err != nil {
 			return err
 		}
 		p.Running, p.Queued, p.Skew = 0, 0, ""
-		l.books = append(l.books, &book{client: c, limits: c.orders(), page: p})
+		l.issuers = append(l.issuers, &issuer{client: c, limits: c.orders(), state: p})
 	}
 	names, err := l.store.ACMENames(ctx, "orders/")
 	if err != nil {
@@ -140,11 +141,11 @@ func (l *leader) begin() {
 func (l *leader) resume() {
 	l.loaded = true
 	for key := range l.orders {
-		l.adopt(key)
+		l.resumeOrder(key)
 	}
 }
 
-func (l *leader) adopt(key topology.Key) {
+func (l *leader) resumeOrder(key topology.Key) {
 	e := l.queue.Get(key)
 	if e == nil { // the look finds that there is no domain
 		e = l.queue.Domain(key, -1, time.Time{})
@@ -153,8 +154,8 @@ func (l *leader) adopt(key topology.Key) {
 	l.queue.Put(e)
 }
 
-// underWay says that a domain has an order, or none.
-func (l *leader) underWay(key topology.Key, has bool) {
+// setOrder says that a domain has an order, or none.
+func (l *leader) setOrder(key topology.Key, has bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if has {
@@ -218,16 +219,16 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 	if l.ready.Len() == 0 {
 		return wait
 	}
-	if shut, _ := l.opens(now); shut > 0 {
-		return min(wait, shut)
+	if closed, _ := l.wait(now); closed > 0 {
+		return min(wait, closed)
 	}
 	// What finds no room stays where it is: what ends sooner may come before it until then.
-	for room := l.openings(now); len(l.claims) < room; {
+	for room := l.room(now); len(l.uncounted) < room; {
 		e := l.ready.Next()
 		if e == nil {
 			break
 		}
-		l.claims[e.Key] = true
+		l.uncounted[e.Key] = true
 		running.Go(func() {
 			next := l.obtain(ctx, e.Key)
 			l.counted(e.Key)
@@ -240,23 +241,23 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 	return wait
 }
 
-// openings is how many orders all issuers together may be sent now.
-func (l *leader) openings(now time.Time) (n int) {
-	for _, b := range l.books {
-		n += b.room(now)
+// room is how many orders all issuers together may be sent now.
+func (l *leader) room(now time.Time) (n int) {
+	for _, iss := range l.issuers {
+		n += iss.room(now)
 	}
 	return n
 }
 
-// counted takes in that an order was counted by its issuer, or is none.
+// counted records that an order was counted by its issuer, or is none.
 func (l *leader) counted(key topology.Key) {
-	l.with(func() { delete(l.claims, key) })
+	l.with(func() { delete(l.uncounted, key) })
 }
 
-// opens is how long to wait until any issuer may be sent an order, and whether that is for a limit.
-func (l *leader) opens(now time.Time) (wait time.Duration, limited bool) {
-	for i, b := range l.books {
-		if w, lim := b.wait(now); i == 0 || w < wait {
+// wait is how long to wait until any issuer may be sent an order, and whether that is for a limit.
+func (l *leader) wait(now time.Time) (wait time.Duration, limited bool) {
+	for i, iss := range l.issuers {
+		if w, lim := iss.wait(now); i == 0 || w < wait {
 			wait, limited = w, lim
 		}
 	}
@@ -294,7 +295,7 @@ func (l *leader) look(ctx context.Context, e *due.Entry) {
 	l.ready.Add(e, int(c))
 	l.mu.Unlock()
 	l.wake()
-	l.tellQueued(ctx, e.Key, ahead)
+	l.writeQueued(ctx, e.Key, ahead)
 }
 
 func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, c class, wants bool) {
@@ -324,8 +325,8 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 			return now, v.class, true
 		}
 	}
-	if v.step == yield {
-		if err := l.yield(ctx, sub); err != nil {
+	if v.step == useWildcard {
+		if err := l.useWildcard(ctx, sub); err != nil {
 			return now.Add(retryLook), c, l.failing(ctx, key, err)
 		}
 	}
@@ -348,8 +349,8 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 	return v.due, c, false
 }
 
-// yield takes a domain's own certificate back, so that edges show the wildcard's.
-func (l *leader) yield(ctx context.Context, sub *subject) error {
+// useWildcard deletes a domain's own certificate, so that edges show the wildcard's.
+func (l *leader) useWildcard(ctx context.Context, sub *subject) error {
 	own := topology.Key{Kind: topology.KindCertificates, Account: sub.key.Account, ID: sub.key.ID}
 	_, err := l.store.Write(ctx, sub.key.Account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
 		return &store.Edit{Deletes: []topology.Key{own}, Fence: l.fence}, nil
@@ -363,8 +364,8 @@ func (l *leader) yield(ctx context.Context, sub *subject) error {
 	return l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) { f.Issuance = &storev1.Issuance{} })
 }
 
-// wakeBelow has the names looked at that a wildcard covers, because it has changed or is gone.
-func (l *leader) wakeBelow(wildcard topology.Key) {
+// lookAtCovered has the names looked at that a wildcard covers, because it has changed or is gone.
+func (l *leader) lookAtCovered(wildcard topology.Key) {
 	name, err := topology.DomainFromID(wildcard.ID)
 	if base, ok := strings.CutPrefix(name, "*"); err == nil && ok && l.loaded {
 		now := l.now()
@@ -387,17 +388,17 @@ func (l *leader) failing(ctx context.Context, key topology.Key, err error) bool 
 	return false
 }
 
-// writeBooks writes the state of the issuers for other control planes and the next leader.
-func (l *leader) writeBooks(ctx context.Context) {
+// writeStates writes the state of the issuers for other control planes and the next leader.
+func (l *leader) writeStates(ctx context.Context) {
 	ticker := time.NewTicker(writeEvery)
 	defer ticker.Stop()
 	for {
 		l.mu.Lock()
 		queued := l.ready.Len()
 		l.mu.Unlock()
-		for _, b := range l.books {
-			if err := b.write(ctx, l.fence, queued); err != nil && ctx.Err() == nil {
-				l.log.WarnContext(ctx, "issuer: write how an issuer stands", "issuer", b.Name, "error", err)
+		for _, iss := range l.issuers {
+			if err := iss.write(ctx, l.fence, queued); err != nil && ctx.Err() == nil {
+				l.log.WarnContext(ctx, "issuer: write the state of an issuer", "issuer", iss.Name, "error", err)
 			}
 		}
 		select {

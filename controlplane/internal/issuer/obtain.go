@@ -50,14 +50,14 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 		return time.Time{}, errors.Join(err, l.dropOrder(ctx, key))
 	}
 	if r != nil {
-		if b := l.book(r.Issuer); b == nil || r.UID != sub.uid || r.Directory != b.Directory {
+		if iss := l.issuer(r.Issuer); iss == nil || r.UID != sub.uid || r.Directory != iss.Directory {
 			if err := l.dropOrder(ctx, key); err != nil {
 				return time.Time{}, err
 			}
 			r = nil
 		}
 	}
-	m, b, fact, err := l.prepare(ctx, sub, r)
+	m, iss, fact, err := l.prepare(ctx, sub, r)
 	l.counted(key)
 	if err != nil {
 		return time.Time{}, err
@@ -66,11 +66,11 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 		return l.put(ctx, sub, fact)
 	}
 	if r == nil {
-		if r, err = l.newRecord(sub, b, m); err != nil {
+		if r, err = l.newRecord(sub, iss, m); err != nil {
 			return time.Time{}, err
 		}
 	}
-	return l.attempt(ctx, sub, b, r, m)
+	return l.attempt(ctx, sub, iss, r, m)
 }
 
 // readFresh reads a domain, and looks at it again if what is known of it is of a while ago.
@@ -89,25 +89,25 @@ func (l *leader) readFresh(ctx context.Context, key topology.Key) (*subject, err
 	return l.read(ctx, key)
 }
 
-func (l *leader) book(name string) *book {
-	for _, b := range l.books {
-		if b.Name == name {
-			return b
+func (l *leader) issuer(name string) *issuer {
+	for _, iss := range l.issuers {
+		if iss.Name == name {
+			return iss
 		}
 	}
 	return nil
 }
 
 // newRecord is an order that is about to be made.
-func (l *leader) newRecord(sub *subject, b *book, m method) (*record, error) {
+func (l *leader) newRecord(sub *subject, iss *issuer, m method) (*record, error) {
 	key, err := newKey(sub.domain.GetTls().GetKeyType())
 	if err != nil {
 		return nil, err
 	}
-	return &record{UID: sub.uid, Issuer: b.Name, Directory: b.Directory, Key: key, Kind: m.kind}, nil
+	return &record{UID: sub.uid, Issuer: iss.Name, Directory: iss.Directory, Key: key, Kind: m.kind}, nil
 }
 
-// put says how the certificate stands, and when it is looked at next by that.
+// put writes the state of the certificate, and returns when the domain is looked at next by that.
 func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainCertificate) (time.Time, error) {
 	err := l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
 		f.Issuance.Asked, f.Issuance.Renew = nil, false
@@ -117,11 +117,11 @@ func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainC
 }
 
 // attempt tries an order, and takes in what comes of it.
-func (l *leader) attempt(ctx context.Context, sub *subject, b *book, r *record, m method) (time.Time, error) {
+func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *record, m method) (time.Time, error) {
 	replaces := ""
 	// What has failed and soon ends is ordered as any other: perhaps it failed by what it replaces.
 	last := sub.issuance().GetRetry() != nil && classOf(l.now(), sub) == expiring
-	if got := sub.got(); got.GetIssuer() == b.Name && !last {
+	if got := sub.got(); got.GetIssuer() == iss.Name && !last {
 		replaces = got.GetAri()
 	}
 	state := topologyv1.DomainCertificate_ORDERING
@@ -129,7 +129,7 @@ func (l *leader) attempt(ctx context.Context, sub *subject, b *book, r *record, 
 		state = topologyv1.DomainCertificate_RENEWING
 	}
 	err := l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
-		f.Certificate = &topologyv1.DomainCertificate{State: state, Issuer: b.Name}
+		f.Certificate = &topologyv1.DomainCertificate{State: state, Issuer: iss.Name}
 		if !routed(f) && m.kind == acme.ChallengeTypeHTTP01 {
 			f.Issuance.Guessed = timestamppb.New(l.now())
 		}
@@ -142,22 +142,22 @@ func (l *leader) attempt(ctx context.Context, sub *subject, b *book, r *record, 
 			return time.Time{}, err
 		}
 	}
-	b.begin()
-	noting, noted := note(ctx)
-	got, err := l.perform(noting, sub, b, r, m, replaces)
-	b.end()
+	iss.begin()
+	asking, after := withRetryAfter(ctx)
+	got, err := l.perform(asking, sub, iss, r, m, replaces)
+	iss.end()
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) || isStore(err) {
 			return time.Time{}, err
 		}
 		f, ok := errors.AsType[fault](err)
 		if !ok {
-			f = faultOf(err, noted.retryAfter())
+			f = faultOf(err, after.get())
 		}
-		return l.failed(context.WithoutCancel(ctx), sub, b, r, f)
+		return l.failed(context.WithoutCancel(ctx), sub, iss, r, f)
 	}
-	b.well()
-	return l.keep(ctx, sub, b, got)
+	iss.succeeded()
+	return l.keep(ctx, sub, iss, got)
 }
 
 // isStore reports whether an error is etcd's and not an issuer's.
@@ -173,22 +173,22 @@ func isStore(err error) bool {
 }
 
 // keep gives the domain its certificate.
-func (l *leader) keep(ctx context.Context, sub *subject, b *book, o *obtained) (time.Time, error) {
+func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtained) (time.Time, error) {
 	now := l.now()
 	cert, err := certificate.New(o.certs, o.key, certificate.Options{
 		Domain: sub.name(), Now: now, AllowUntrusted: true,
 	})
 	if err != nil {
-		return l.failed(ctx, sub, b, nil, fault{
+		return l.failed(ctx, sub, iss, nil, fault{
 			reason: topologyv1.DomainCertificate_ISSUER_REJECTED, gone: true,
 			text: "the issuer sent a certificate that edges cannot show: " + clean(err.Error()),
 		})
 	}
-	got := &storev1.IssuedCertificate{Issuer: b.Name, NotBefore: timestamppb.New(cert.Leaf.NotBefore)}
+	got := &storev1.IssuedCertificate{Issuer: iss.Name, NotBefore: timestamppb.New(cert.Leaf.NotBefore)}
 	if got.Ari, err = acme.ARIUniqueIdentifier(cert.Leaf); err != nil {
 		got.Ari = ""
 	}
-	b.schedule(ctx, got, cert.Leaf.NotAfter, now)
+	iss.schedule(ctx, got, cert.Leaf.NotAfter, now)
 	stored := cert.Record(sub.key.ID, sub.uid, true)
 	rand.Read(stored.ID[:])
 	got.Id = stored.ID[:]
@@ -210,29 +210,29 @@ func (l *leader) keep(ctx context.Context, sub *subject, b *book, o *obtained) (
 	if _, err := l.store.PutCertificate(ctx, sub.key.Account, store.RequestID{}, stored, l.fence); err != nil {
 		return time.Time{}, err
 	}
-	l.underWay(sub.key, false)
-	l.log.InfoContext(ctx, "issuer: a domain has a certificate", "domain", sub.key.Name(), "issuer", b.Name,
+	l.setOrder(sub.key, false)
+	l.log.InfoContext(ctx, "issuer: a domain has a certificate", "domain", sub.key.Name(), "issuer", iss.Name,
 		"not_after", cert.Leaf.NotAfter, "renew", got.GetRenew().AsTime())
 	return next.AsTime(), nil
 }
 
 // failed takes in that an order failed. r is nil when there is no order any more.
-func (l *leader) failed(ctx context.Context, sub *subject, b *book, r *record, f fault) (time.Time, error) {
+func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *record, f fault) (time.Time, error) {
 	now := l.now()
 	down := false
 	switch {
 	case f.issuers:
-		down = b.failed(f, now)
+		down = iss.failed(f, now)
 	case f.validation:
-		b.well() // it does what it is there for
+		iss.succeeded() // it does what it is there for
 	}
 	if f.lost {
-		if err := b.forget(ctx, l.fence); err != nil {
+		if err := iss.forget(ctx, l.fence); err != nil {
 			return time.Time{}, err
 		}
 	}
 	// An order that waits for its issuer goes on when that is back, unless another can be asked.
-	if r == nil || r.URL == "" || f.lost || f.gone || !f.issuers || down && l.other(sub, b, now) {
+	if r == nil || r.URL == "" || f.lost || f.gone || !f.issuers || down && l.other(sub, iss, now) {
 		if err := l.dropOrder(ctx, sub.key); err != nil {
 			return time.Time{}, err
 		}
@@ -241,8 +241,8 @@ func (l *leader) failed(ctx context.Context, sub *subject, b *book, r *record, f
 	err := l.change(ctx, sub, l.fence, func(facts *storev1.DomainFacts) {
 		i := facts.Issuance
 		fact := &topologyv1.DomainCertificate{
-			State: topologyv1.DomainCertificate_FAILED, Reason: f.reason, Issuer: b.Name,
-			Message: b.Name + ": " + f.text,
+			State: topologyv1.DomainCertificate_FAILED, Reason: f.reason, Issuer: iss.Name,
+			Message: iss.Name + ": " + f.text,
 		}
 		i.Asked, i.Renew = nil, false
 		if f.validation {
@@ -250,7 +250,7 @@ func (l *leader) failed(ctx context.Context, sub *subject, b *book, r *record, f
 		}
 		switch {
 		case f.issuers:
-			retry = now.Add(l.pause(sub, b, f, now))
+			retry = now.Add(l.pause(sub, iss, f, now))
 		default:
 			i.Failures++
 			retry = now.Add(max(backoff(int(i.Failures)), f.after))
@@ -259,7 +259,7 @@ func (l *leader) failed(ctx context.Context, sub *subject, b *book, r *record, f
 		fact.NextCheck = i.Retry
 		facts.Certificate = fact
 	})
-	l.log.WarnContext(ctx, "issuer: an order failed", "domain", sub.key.Name(), "issuer", b.Name,
+	l.log.WarnContext(ctx, "issuer: an order failed", "domain", sub.key.Name(), "issuer", iss.Name,
 		"reason", f.reason, "error", f.text, "retry", retry)
 	return retry, err
 }
@@ -268,10 +268,10 @@ func (l *leader) failed(ctx context.Context, sub *subject, b *book, r *record, f
 const soon = 5 * time.Second
 
 // pause is how long to wait after a fault of an issuer.
-func (l *leader) pause(sub *subject, b *book, f fault, now time.Time) time.Duration {
-	wait, _ := b.wait(now)
+func (l *leader) pause(sub *subject, iss *issuer, f fault, now time.Time) time.Duration {
+	wait, _ := iss.wait(now)
 	switch {
-	case wait > 0 && l.other(sub, b, now):
+	case wait > 0 && l.other(sub, iss, now):
 		return 0
 	case f.everywhere || f.lost:
 		return max(wait, soon)
@@ -280,19 +280,19 @@ func (l *leader) pause(sub *subject, b *book, f fault, now time.Time) time.Durat
 }
 
 // other reports whether an issuer besides one may be asked now.
-func (l *leader) other(sub *subject, than *book, now time.Time) bool {
-	for _, b := range l.candidates(sub) {
-		if wait, _ := b.wait(now); b != than && wait == 0 {
+func (l *leader) other(sub *subject, than *issuer, now time.Time) bool {
+	for _, iss := range l.candidates(sub) {
+		if wait, _ := iss.wait(now); iss != than && wait == 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// tellQueued says of a domain that others come first, if it does not have its turn at once.
-func (l *leader) tellQueued(ctx context.Context, key topology.Key, ahead int) {
+// writeQueued says of a domain that others come first, if it does not have its turn at once.
+func (l *leader) writeQueued(ctx context.Context, key topology.Key, ahead int) {
 	now := l.now()
-	wait, limited := l.opens(now)
+	wait, limited := l.wait(now)
 	if wait <= 0 && ahead < ordersAtOnce {
 		return
 	}
@@ -348,13 +348,13 @@ func etaOf(clients []*client, orders int) time.Duration {
 // askRenewal asks the issuer of a domain's certificate when to renew it.
 func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
 	got := sub.got()
-	b := l.book(got.GetIssuer())
+	iss := l.issuer(got.GetIssuer())
 	next := &storev1.IssuedCertificate{
 		Id: got.GetId(), Issuer: got.GetIssuer(), NotBefore: got.GetNotBefore(), Ari: got.GetAri(),
 		Renew: got.GetRenew(), Ask: got.GetAsk(),
 	}
-	if b != nil {
-		b.schedule(ctx, next, unix(sub.held.NotAfter), l.now())
+	if iss != nil {
+		iss.schedule(ctx, next, unix(sub.held.NotAfter), l.now())
 	}
 	return l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
 		if string(f.GetIssuance().GetGot().GetId()) == string(next.GetId()) {
@@ -364,12 +364,12 @@ func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
 }
 
 // candidates are the issuers that a domain may be sent to by what it says, in order of preference.
-func (l *leader) candidates(sub *subject) (all []*book) {
+func (l *leader) candidates(sub *subject) (all []*issuer) {
 	only := sub.domain.GetTls().GetIssuer()
 	local := strings.HasSuffix(sub.name(), ".localhost")
-	for _, b := range l.books {
-		if (only == "" || b.Name == only) && (!local || b.local()) {
-			all = append(all, b)
+	for _, iss := range l.issuers {
+		if (only == "" || iss.Name == only) && (!local || iss.local()) {
+			all = append(all, iss)
 		}
 	}
 	return all

@@ -68,7 +68,7 @@ func (l *leader) writeOrder(ctx context.Context, key topology.Key, r *record) er
 	if err := l.store.PutACME(ctx, l.fence, orderName(key), value); err != nil {
 		return err
 	}
-	l.underWay(key, true)
+	l.setOrder(key, true)
 	return nil
 }
 
@@ -76,7 +76,7 @@ func (l *leader) dropOrder(ctx context.Context, key topology.Key) error {
 	if err := l.store.PutACME(ctx, l.fence, orderName(key), nil); err != nil {
 		return err
 	}
-	l.underWay(key, false)
+	l.setOrder(key, false)
 	return nil
 }
 
@@ -112,18 +112,18 @@ type obtained struct {
 // perform begins an order, or goes on with it, until its certificate is there. Its errors are what
 // the ACME library says, or a fault.
 func (l *leader) perform(
-	ctx context.Context, sub *subject, b *book, r *record, m method, replaces string,
+	ctx context.Context, sub *subject, iss *issuer, r *record, m method, replaces string,
 ) (*obtained, error) {
-	account, err := b.register(ctx, l.fence)
+	account, err := iss.register(ctx, l.fence)
 	if err != nil {
 		return nil, err
 	}
-	o, err := l.open(ctx, sub, b, account, r, replaces)
+	o, err := l.open(ctx, sub, iss, account, r, replaces)
 	if err != nil {
 		return nil, err
 	}
 	if o.Status == acme.StatusPending {
-		if o, err = l.authorize(ctx, b, account, o, m); err != nil {
+		if o, err = l.authorize(ctx, iss, account, o, m); err != nil {
 			return nil, err
 		}
 	}
@@ -137,14 +137,14 @@ func (l *leader) perform(
 		if err != nil {
 			return nil, err
 		}
-		if o, err = b.library().FinalizeOrder(ctx, account, o, csr); err != nil {
+		if o, err = iss.library().FinalizeOrder(ctx, account, o, csr); err != nil {
 			return nil, err
 		}
 	}
-	if o, err = l.awaitIssue(ctx, b, account, o); err != nil {
+	if o, err = l.awaitIssue(ctx, iss, account, o); err != nil {
 		return nil, err
 	}
-	chains, err := b.library().GetCertificateChain(ctx, account, o.Certificate)
+	chains, err := iss.library().GetCertificateChain(ctx, account, o.Certificate)
 	if err != nil {
 		return nil, err
 	}
@@ -159,20 +159,20 @@ func (l *leader) perform(
 // before it is made, and where it is right after: whoever dies in between wastes one order, and
 // nobody has two certificates.
 func (l *leader) open(
-	ctx context.Context, sub *subject, b *book, account acme.Account, r *record, replaces string,
+	ctx context.Context, sub *subject, iss *issuer, account acme.Account, r *record, replaces string,
 ) (acme.Order, error) {
 	if r.URL != "" {
-		o, err := b.library().GetOrder(ctx, account, acme.Order{Location: r.URL})
+		o, err := iss.library().GetOrder(ctx, account, acme.Order{Location: r.URL})
 		o.Location = r.URL
 		return o, err
 	}
 	ask := acme.Order{
-		Identifiers: []acme.Identifier{{Type: "dns", Value: sub.name()}}, Profile: b.Profile, Replaces: replaces,
+		Identifiers: []acme.Identifier{{Type: "dns", Value: sub.name()}}, Profile: iss.Profile, Replaces: replaces,
 	}
-	o, err := b.library().NewOrder(ctx, account, ask)
+	o, err := iss.library().NewOrder(ctx, account, ask)
 	if problem, _ := problemOf(err); problem != nil && replaces != "" && refusesReplaces(problem) {
 		ask.Replaces = "" // the name needs one all the same
-		o, err = b.library().NewOrder(ctx, account, ask)
+		o, err = iss.library().NewOrder(ctx, account, ask)
 	}
 	if err != nil {
 		return o, err
@@ -183,31 +183,31 @@ func (l *leader) open(
 
 // authorize shows the issuer that the name is the account's.
 func (l *leader) authorize(
-	ctx context.Context, b *book, account acme.Account, o acme.Order, m method,
+	ctx context.Context, iss *issuer, account acme.Account, o acme.Order, m method,
 ) (acme.Order, error) {
 	for _, at := range o.Authorizations {
-		authz, err := b.library().GetAuthorization(ctx, account, at)
+		authz, err := iss.library().GetAuthorization(ctx, account, at)
 		if err != nil {
 			return o, err
 		}
 		if authz.Status == acme.StatusPending {
-			if err := l.answer(ctx, b, account, authz, m); err != nil {
+			if err := l.answer(ctx, iss, account, authz, m); err != nil {
 				return o, err
 			}
 			continue
 		}
-		if _, err := b.library().PollAuthorization(ctx, account, authz); err != nil {
+		if _, err := iss.library().PollAuthorization(ctx, account, authz); err != nil {
 			return o, err
 		}
 	}
 	location := o.Location
-	o, err := b.library().GetOrder(ctx, account, o)
+	o, err := iss.library().GetOrder(ctx, account, o)
 	o.Location = location
 	return o, err
 }
 
 func (l *leader) answer(
-	ctx context.Context, b *book, account acme.Account, authz acme.Authorization, m method,
+	ctx context.Context, iss *issuer, account acme.Account, authz acme.Authorization, m method,
 ) error {
 	ch, err := m.find(authz)
 	if err != nil {
@@ -220,16 +220,16 @@ func (l *leader) answer(
 		defer m.takeBack(context.WithoutCancel(ctx), ch)
 	}
 	if ch.Status == acme.StatusPending {
-		if _, err := b.library().InitiateChallenge(ctx, account, ch); err != nil {
+		if _, err := iss.library().InitiateChallenge(ctx, account, ch); err != nil {
 			return err
 		}
 	}
-	_, err = b.library().PollAuthorization(ctx, account, authz)
+	_, err = iss.library().PollAuthorization(ctx, account, authz)
 	return err
 }
 
 // awaitIssue waits until an order is valid or cannot become so.
-func (l *leader) awaitIssue(ctx context.Context, b *book, account acme.Account, o acme.Order) (acme.Order, error) {
+func (l *leader) awaitIssue(ctx context.Context, iss *issuer, account acme.Account, o acme.Order) (acme.Order, error) {
 	for {
 		switch o.Status {
 		case acme.StatusValid:
@@ -258,7 +258,7 @@ func (l *leader) awaitIssue(ctx context.Context, b *book, account acme.Account, 
 		}
 		location := o.Location
 		var err error
-		if o, err = b.library().GetOrder(ctx, account, o); err != nil {
+		if o, err = iss.library().GetOrder(ctx, account, o); err != nil {
 			return o, err
 		}
 		o.Location = location

@@ -21,8 +21,8 @@ const persistLabel = "_validation-persist."
 // persists are the issuers that a name's TXT records let give it certificates, whoever answers for
 // its addresses. fact, if it says that challenges cannot be answered, gets what is wrong with them.
 func (l *leader) persists(
-	ctx context.Context, session *resolver.Session, sub *subject, all []*book, fact *topologyv1.DomainCertificate,
-) (may []*book, err error) {
+	ctx context.Context, session *resolver.Session, sub *subject, all []*issuer, fact *topologyv1.DomainCertificate,
+) (may []*issuer, err error) {
 	base, wildcard := strings.CutPrefix(sub.name(), "*.")
 	answer := session.Lookup(ctx, persistLabel+base, "TXT")
 	for _, record := range answer.Records {
@@ -30,33 +30,33 @@ func (l *leader) persists(
 		if record.Type != "TXT" || !ok {
 			continue
 		}
-		for _, b := range all {
-			names, _ := b.identities(ctx)
-			if !slices.Contains(names, p.issuer) || slices.Contains(may, b) {
+		for _, iss := range all {
+			names, _ := iss.identities(ctx)
+			if !slices.Contains(names, p.issuer) || slices.Contains(may, iss) {
 				continue
 			}
-			account, err := b.register(ctx, l.fence)
+			account, err := iss.register(ctx, l.fence)
 			switch wrong := p.wrong(account.Location, wildcard, l.now()); {
 			case isStore(err):
 				return nil, err
 			case err != nil: // it fails as it will when it is sent the order
 				continue
 			case len(answer.Lacking(record)) > 0:
-				tellPersist(fact, record, "", fmt.Sprintf("%s does not have it yet",
+				addPersistFault(fact, record, "", fmt.Sprintf("%s does not have it yet",
 					strings.Join(answer.Lacking(record), ", ")))
 			case wrong != "":
 				want := acme.Challenge{}.DNSPersist01TXTRecordValue(account, p.issuer, wildcard)
-				tellPersist(fact, record, want, wrong)
+				addPersistFault(fact, record, want, wrong)
 			default:
-				may = append(may, b)
+				may = append(may, iss)
 			}
 		}
 	}
 	return may, nil
 }
 
-// tellPersist adds to a fact why a record does not count.
-func tellPersist(fact *topologyv1.DomainCertificate, record resolver.Record, want, wrong string) {
+// addPersistFault adds to a fact why a record does not count.
+func addPersistFault(fact *topologyv1.DomainCertificate, record resolver.Record, want, wrong string) {
 	if fact == nil {
 		return
 	}

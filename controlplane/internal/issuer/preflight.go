@@ -28,7 +28,7 @@ const (
 // order, but counts the one that follows. r is the order that is under way, nil if there is none.
 func (l *leader) prepare(
 	ctx context.Context, sub *subject, r *record,
-) (m method, b *book, fact *topologyv1.DomainCertificate, err error) {
+) (m method, iss *issuer, fact *topologyv1.DomainCertificate, err error) {
 	session := l.resolver.Session()
 	if m, fact, err = l.choose(ctx, session, sub); err != nil {
 		return m, nil, nil, err
@@ -48,7 +48,7 @@ func (l *leader) prepare(
 		}
 	}
 	if fact != nil {
-		return m, nil, l.patient(sub, fact), nil
+		return m, nil, l.recheck(sub, fact), nil
 	}
 	if fact = l.checkRouting(sub, m, r); fact != nil {
 		return m, nil, fact, nil
@@ -57,19 +57,19 @@ func (l *leader) prepare(
 		return m, nil, noIssuer(sub), nil
 	}
 	if r != nil { // its issuer has said yes to the name
-		b = l.book(r.Issuer)
-		if wait, limited := b.wait(l.now()); wait > 0 && !limited {
-			return m, nil, l.shut(b, wait, false), nil
+		iss = l.issuer(r.Issuer)
+		if wait, limited := iss.wait(l.now()); wait > 0 && !limited {
+			return m, nil, l.unavailable(iss, wait, false), nil
 		}
-		return m, b, nil, nil
+		return m, iss, nil, nil
 	}
 	if !strings.HasSuffix(sub.name(), ".localhost") {
 		if all, fact = l.allowed(ctx, session, sub, m, all); fact != nil {
 			return m, nil, fact, nil
 		}
 	}
-	b, fact, err = l.take(ctx, sub, all)
-	return m, b, fact, err
+	iss, fact, err = l.take(ctx, sub, all)
+	return m, iss, fact, err
 }
 
 // checkRouting says that a name does not lead here, if it has to. Only what was seen counts: where
@@ -94,30 +94,30 @@ func (l *leader) checkRouting(sub *subject, m method, r *record) *topologyv1.Dom
 
 // allowed are the issuers that may issue by the name's CAA records (RFC 8659).
 func (l *leader) allowed(
-	ctx context.Context, session *resolver.Session, sub *subject, m method, all []*book,
-) ([]*book, *topologyv1.DomainCertificate) {
+	ctx context.Context, session *resolver.Session, sub *subject, m method, all []*issuer,
+) ([]*issuer, *topologyv1.DomainCertificate) {
 	answer := session.CAA(ctx, sub.name())
 	switch answer.Outcome {
 	case resolver.Broken:
 		fact := waiting(topologyv1.DomainCertificate_CAA,
 			fmt.Sprintf("issuers have to read the CAA records of %s, and its name servers fail: %s",
-				answer.Name, said(answer.Err)))
-		return nil, l.patient(sub, fact)
+				answer.Name, errorText(answer.Err)))
+		return nil, l.recheck(sub, fact)
 	case resolver.Found:
 	default:
 		return all, nil
 	}
 	wildcard := strings.HasPrefix(sub.name(), "*.")
-	var may []*book
+	var may []*issuer
 	var names []string
-	for _, b := range all {
-		identities, account := b.identities(ctx)
+	for _, iss := range all {
+		identities, account := iss.identities(ctx)
 		if len(identities) == 0 { // it does not say by which names it knows itself
-			may = append(may, b)
+			may = append(may, iss)
 			continue
 		}
 		if resolver.Allows(answer.Records, wildcard, identities, m.kind, account) {
-			may = append(may, b)
+			may = append(may, iss)
 		}
 		names = append(names, identities[0])
 	}
@@ -136,21 +136,21 @@ func (l *leader) allowed(
 	}
 	fact.Message = fmt.Sprintf("CAA at %s does not allow %s: add %s", answer.Last, strings.Join(names, " or "),
 		strings.Join(fact.Want, " or "))
-	return nil, l.patient(sub, fact)
+	return nil, l.recheck(sub, fact)
 }
 
-// patient says when to look again whether the records are there that a fact asks for.
-func (l *leader) patient(sub *subject, fact *topologyv1.DomainCertificate) *topologyv1.DomainCertificate {
+// recheck says when to look again whether the records are there that a fact asks for.
+func (l *leader) recheck(sub *subject, fact *topologyv1.DomainCertificate) *topologyv1.DomainCertificate {
 	waited := time.Duration(0)
 	was := sub.facts.Facts.GetCertificate()
 	if was.GetState() == fact.GetState() && was.GetReason() == fact.GetReason() {
 		waited = l.now().Sub(was.GetSince().AsTime())
 	}
-	fact.NextCheck = timestamppb.New(l.now().Add(patience(waited)))
+	fact.NextCheck = timestamppb.New(l.now().Add(recheckAfter(waited)))
 	return fact
 }
 
-func said(err error) string {
+func errorText(err error) string {
 	if err == nil {
 		return "no answer"
 	}
@@ -174,14 +174,14 @@ func (c *client) identities(ctx context.Context) (names []string, account string
 }
 
 // take counts an order at the first issuer that has room for it.
-func (l *leader) take(ctx context.Context, sub *subject, all []*book) (*book, *topologyv1.DomainCertificate, error) {
+func (l *leader) take(ctx context.Context, sub *subject, all []*issuer) (*issuer, *topologyv1.DomainCertificate, error) {
 	l.count.Lock()
 	defer l.count.Unlock()
 	now := l.now()
 	isNew := sub.held == nil && sub.issuance().GetFailures() == 0
 	names, daily := "names/"+sub.key.Account, limit{namesADay, 24 * time.Hour}
 	if isNew {
-		wait, err := l.shared(ctx, names, daily, now, false)
+		wait, err := l.takeShared(ctx, names, daily, now, false)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -193,8 +193,8 @@ func (l *leader) take(ctx context.Context, sub *subject, all []*book) (*book, *t
 		}
 	}
 	var first *topologyv1.DomainCertificate
-	for _, b := range all {
-		fact, err := l.room(ctx, sub, b, now)
+	for _, iss := range all {
+		fact, err := l.reserve(ctx, sub, iss, now)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -205,11 +205,11 @@ func (l *leader) take(ctx context.Context, sub *subject, all []*book) (*book, *t
 			continue
 		}
 		if isNew {
-			if _, err := l.shared(ctx, names, daily, now, true); err != nil {
+			if _, err := l.takeShared(ctx, names, daily, now, true); err != nil {
 				return nil, nil, err
 			}
 		}
-		return b, nil, b.write(ctx, l.fence, l.waiting())
+		return iss, nil, iss.write(ctx, l.fence, l.waiting())
 	}
 	return nil, first, nil
 }
@@ -220,45 +220,45 @@ func (l *leader) waiting() int {
 	return l.ready.Len()
 }
 
-// room takes room for an order at one issuer, or says why there is none.
-func (l *leader) room(
-	ctx context.Context, sub *subject, b *book, now time.Time,
+// reserve takes room for an order at one issuer, or says why there is none.
+func (l *leader) reserve(
+	ctx context.Context, sub *subject, iss *issuer, now time.Time,
 ) (*topologyv1.DomainCertificate, error) {
-	if wait, limited := b.wait(now); wait > 0 {
-		return l.shut(b, wait, limited), nil
+	if wait, limited := iss.wait(now); wait > 0 {
+		return l.unavailable(iss, wait, limited), nil
 	}
 	// Renewals that say what they replace are not counted
 	// (https://letsencrypt.org/docs/rate-limits/#ari-renewals).
 	registered, err := publicsuffix.EffectiveTLDPlusOne(strings.TrimPrefix(sub.name(), "*."))
-	if limit := b.registered(); err == nil && limit.count > 0 && sub.got().GetIssuer() != b.Name {
-		wait, err := l.shared(ctx, bucketsName(b.Name)+"/"+registered, limit, now, true)
+	if limit := iss.registered(); err == nil && limit.count > 0 && sub.got().GetIssuer() != iss.Name {
+		wait, err := l.takeShared(ctx, bucketsName(iss.Name)+"/"+registered, limit, now, true)
 		if err != nil {
 			return nil, err
 		}
 		if wait > 0 {
-			fact := l.shut(b, wait, true)
-			fact.Message = fmt.Sprintf("%s gives %s %d new certificates in %d days at most", b.Name, registered,
+			fact := l.unavailable(iss, wait, true)
+			fact.Message = fmt.Sprintf("%s gives %s %d new certificates in %d days at most", iss.Name, registered,
 				limit.count, int(limit.span.Hours()/24))
 			return fact, nil
 		}
 	}
-	b.take(now)
+	iss.take(now)
 	return nil, nil
 }
 
-// shut says that an issuer takes no orders for a while.
-func (l *leader) shut(b *book, wait time.Duration, limited bool) *topologyv1.DomainCertificate {
-	fact := waiting(topologyv1.DomainCertificate_ISSUER_DOWN, b.Name+" does not answer as it should")
+// unavailable says that an issuer takes no orders for a while.
+func (l *leader) unavailable(iss *issuer, wait time.Duration, limited bool) *topologyv1.DomainCertificate {
+	fact := waiting(topologyv1.DomainCertificate_ISSUER_DOWN, iss.Name+" does not answer as it should")
 	if limited {
-		fact = waiting(topologyv1.DomainCertificate_QUOTA, "a limit of "+b.Name+" is reached")
+		fact = waiting(topologyv1.DomainCertificate_QUOTA, "a limit of "+iss.Name+" is reached")
 	}
 	fact.NextCheck = timestamppb.New(l.now().Add(wait))
 	return fact
 }
 
-// shared reads a bucket that is kept apart, and takes from it if asked to and it need not wait. The
+// takeShared reads a bucket that is kept apart, and takes from it if asked to and it need not wait. The
 // caller has the lock of counts.
-func (l *leader) shared(
+func (l *leader) takeShared(
 	ctx context.Context, name string, of limit, now time.Time, take bool,
 ) (wait time.Duration, err error) {
 	stored, err := l.store.ACME(ctx, name)

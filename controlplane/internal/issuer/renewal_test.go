@@ -319,7 +319,7 @@ func TestNothingEndsWhileOneIsDown(t *testing.T) {
 				}
 				for looks := 0; r.held("acme", "a.example.com").ID == id; looks++ {
 					if looks == 10 {
-						t.Fatalf("it is not renewed, and stands as %s", r.state("acme", "a.example.com"))
+						t.Fatalf("it is not renewed, and is %s", r.state("acme", "a.example.com"))
 					}
 					r.nextLook("acme", "a.example.com")
 				}

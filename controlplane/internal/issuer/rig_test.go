@@ -336,7 +336,7 @@ func (r *rig) remove(account, name string) {
 
 func pending(c *topologyv1.CustomDomain) { c.State = topologyv1.CustomDomain_PENDING }
 
-// fact is how a domain's certificate stands, and what is held.
+// fact is the state of a domain's certificate, and what is held.
 func (r *rig) fact(account, name string) (*topologyv1.DomainCertificate, *topology.Certificate) {
 	r.t.Helper()
 	known, err := r.store.Facts(r.t.Context(), domainKey(account, name))
@@ -394,7 +394,7 @@ func (r *rig) leaf(account, name string) *x509.Certificate {
 	return leaf
 }
 
-// state is how a domain's certificate stands in a few words: its state, and its reason if any.
+// state is the state of a domain's certificate in a few words, with its reason if it has one.
 func (r *rig) state(account, name string) string {
 	r.t.Helper()
 	fact, _ := r.fact(account, name)

@@ -299,13 +299,13 @@ func TestDecide(t *testing.T) {
 		},
 		"to be renewed, and a wildcard covers it": {
 			held: held(30 * day), issuance: got(60*day, -1, day), wildcard: held(60 * day),
-			want: "yield NONE COVERED",
+			want: "use wildcard NONE COVERED",
 		},
 		"ended, and a wildcard covers it": {
-			held: held(-day), issuance: got(91*day, -day, 0), wildcard: held(60 * day), want: "yield NONE COVERED",
+			held: held(-day), issuance: got(91*day, -day, 0), wildcard: held(60 * day), want: "use wildcard NONE COVERED",
 		},
 		"brought, about to end, and a wildcard covers it": {
-			tls: fallback, held: held(20 * day), wildcard: held(60 * day), want: "yield NONE COVERED",
+			tls: fallback, held: held(20 * day), wildcard: held(60 * day), want: "use wildcard NONE COVERED",
 		},
 		"a wildcard that has ended": {wildcard: held(-1), want: "order fresh"},
 		"held": {
@@ -368,9 +368,9 @@ func TestDecide(t *testing.T) {
 			facts: store.DomainFacts{Facts: &storev1.DomainFacts{Issuance: c.issuance}},
 		}
 		v := decide(now, s)
-		said := [...]string{rest: "rest", ask: "ask", order: "order", yield: "yield"}[v.step]
+		said := [...]string{rest: "rest", ask: "ask", order: "order", useWildcard: "use wildcard"}[v.step]
 		switch v.step {
-		case rest, yield:
+		case rest, useWildcard:
 			if v.step == rest {
 				said += " " + v.due.Sub(now).String()
 			}

@@ -11,28 +11,30 @@ import (
 // maxSkew is how far a clock may be off before it is logged.
 const maxSkew = 5 * time.Minute
 
-// noted is what answers said that the ACME library keeps for itself.
-type noted struct {
-	mu    sync.Mutex
-	after time.Duration // of the last answer that asked to come again later (RFC 9110 10.2.3)
+// retryAfter is the Retry-After (RFC 9110 10.2.3) of the last answer that asked to come again later.
+type retryAfter struct {
+	mu   sync.Mutex
+	wait time.Duration
 }
 
-type notedKey struct{}
+type retryAfterKey struct{}
 
-// note returns a context whose requests leave in the result what their answers say.
-func note(ctx context.Context) (context.Context, *noted) {
-	n := new(noted)
-	return context.WithValue(ctx, notedKey{}, n), n
+// withRetryAfter returns a context whose requests leave the Retry-After of their answers in the
+// result.
+func withRetryAfter(ctx context.Context) (context.Context, *retryAfter) {
+	r := new(retryAfter)
+	return context.WithValue(ctx, retryAfterKey{}, r), r
 }
 
-func (n *noted) retryAfter() time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.after
+func (r *retryAfter) get() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wait
 }
 
-// witness sees the answers of an authority.
-type witness struct {
+// transport is how requests reach an authority. It reads what answers say that the ACME library
+// keeps for itself: the time at the authority, and when to come again.
+type transport struct {
 	next http.RoundTripper
 	now  func() time.Time
 	// skewed is called with how far the clock here is ahead of the authority's.
@@ -40,20 +42,20 @@ type witness struct {
 }
 
 // RoundTrip implements http.RoundTripper.
-func (w *witness) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := w.next.RoundTrip(req)
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(req)
 	if err != nil {
 		return resp, err
 	}
-	now := w.now()
+	now := t.now()
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		w.skewed(now.Sub(at))
+		t.skewed(now.Sub(at))
 	}
-	if n, ok := req.Context().Value(notedKey{}).(*noted); ok &&
+	if r, ok := req.Context().Value(retryAfterKey{}).(*retryAfter); ok &&
 		(resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable) {
-		n.mu.Lock()
-		n.after = parseRetryAfter(resp.Header.Get("Retry-After"), now)
-		n.mu.Unlock()
+		r.mu.Lock()
+		r.wait = parseRetryAfter(resp.Header.Get("Retry-After"), now)
+		r.mu.Unlock()
 	}
 	return resp, nil
 }
