@@ -256,8 +256,8 @@ func (l *leader) unavailable(iss *issuer, wait time.Duration, limited bool) *top
 	return fact
 }
 
-// takeShared reads a bucket that is kept apart, and takes from it if asked to and it need not wait. The
-// caller has the lock of counts.
+// takeShared reads a bucket that is kept apart, and takes from it if asked to and it need not wait.
+// The caller has the lock of counts.
 func (l *leader) takeShared(
 	ctx context.Context, name string, of limit, now time.Time, take bool,
 ) (wait time.Duration, err error) {

@@ -11,7 +11,7 @@ import (
 // maxSkew is how far a clock may be off before it is logged.
 const maxSkew = 5 * time.Minute
 
-// retryAfter is the Retry-After (RFC 9110 10.2.3) of the last answer that asked to come again later.
+// retryAfter is the Retry-After (RFC 9110 10.2.3) of the last answer that asks to come later.
 type retryAfter struct {
 	mu   sync.Mutex
 	wait time.Duration
