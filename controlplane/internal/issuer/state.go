@@ -148,15 +148,15 @@ func (iss *issuer) succeeded() {
 func (iss *issuer) failed(f fault, now time.Time) (down bool) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
-	iss.state.Faults++
-	iss.state.Message = f.text
+	s := &iss.state
+	s.Faults++
+	s.Message = f.text
 	switch {
 	case f.everywhere && f.after > 0: // it says for how long
-		iss.state.Until, iss.state.Limited, iss.state.Faults = now.Add(f.after), true, max(iss.state.Faults, faultsInRow)
-	case iss.state.Faults >= faultsInRow:
-		iss.state.Until = now.Add(downFor[min(iss.state.Downs, len(downFor)-1)])
-		iss.state.Limited = false
-		iss.state.Downs++
+		s.Until, s.Limited, s.Faults = now.Add(f.after), true, max(s.Faults, faultsInRow)
+	case s.Faults >= faultsInRow:
+		s.Until, s.Limited = now.Add(downFor[min(s.Downs, len(downFor)-1)]), false
+		s.Downs++
 	}
-	return iss.state.Until.After(now)
+	return s.Until.After(now)
 }
