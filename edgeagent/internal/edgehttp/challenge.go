@@ -9,7 +9,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// forwardedField shows a control plane that looks for edges that a proxy is in between.
+// forwardedField marks the answer to a challenge that came through a proxy, for a control plane
+// that looks for edges.
 const forwardedField = "Edgewalk-Forwarded"
 
 // challengeToken is the token in the path of a challenge, empty for any other path. A token has 128
@@ -27,9 +28,9 @@ func challengeToken(path string) string {
 	return token
 }
 
-// challenge answers the HTTP challenge of a certificate authority, for any host: whichever edge is
-// asked knows the answer without having heard of the order. It reports whether it did. The
-// challenges of a domain whose certificate is not edgewalk's to get are for its origins.
+// challenge answers the HTTP challenge of a certificate authority, for any host. Every edge can
+// answer without knowing of the order. It reports whether it did. It leaves the challenges of a
+// domain whose certificate edgewalk does not obtain to the origins.
 func (s *Server) challenge(x *exchange, path string, domain *topology.Domain) bool {
 	if !strings.HasPrefix(path, challengePath) || s.cfg.Thumbprint == nil || domain != nil && domain.Unmanaged {
 		return false

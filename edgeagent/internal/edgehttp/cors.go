@@ -12,8 +12,8 @@ import (
 
 const allowed = "GET, HEAD, OPTIONS"
 
-// preflightSeconds is for how long a browser may remember a preflight: a day, the most that any of
-// them does.
+// preflightSeconds is how long a browser may remember a preflight: a day, the longest that any
+// browser does.
 const preflightSeconds = "86400"
 
 // allowedOrigin returns the value of Access-Control-Allow-Origin and Timing-Allow-Origin (Fetch

@@ -14,21 +14,20 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// serverOrders are the starts of fields by which a web server or proxy in front of the edge takes
-// orders from what it passes on, such as which file of its own to send instead (X-Accel-Redirect of
-// nginx, X-Sendfile of Apache httpd, others). Neither an origin nor an account gives those.
+// serverOrders are prefixes of fields that control a web server or proxy in front of the edge, such
+// as which file of its own to send instead (X-Accel-Redirect of nginx, X-Sendfile of Apache httpd,
+// others). No origin or account may send those.
 var serverOrders = []string{"X-Accel-", "X-Sendfile", "X-Lighttpd-", "X-Litespeed-", "X-Reproxy-"}
 
 func ordersServers(name string) bool { return nameSet{prefixes: serverOrders}.has(name) }
 
-// nameSet is a set of field names in canonical form, and of what names begin with.
+// nameSet is a set of field names in canonical form, and of prefixes of names.
 type nameSet struct {
 	exact    map[string]bool
 	prefixes []string
 }
 
-// namesOf reads names that are parted by white space; one that ends with a "-" is the beginning of
-// names.
+// namesOf reads names separated by white space; one that ends with a "-" is a prefix.
 func namesOf(text string) (n nameSet) {
 	n.exact = make(map[string]bool)
 	for _, name := range strings.Fields(text) {
@@ -62,9 +61,9 @@ var ofFile = namesOf(`
 	Referrer-Policy Repr-Digest Retry-After Server-Timing Signature Signature-Input SourceMap Sunset Surrogate-Control
 	Timing-Allow-Origin TTL Unencoded-Digest Vary Via Warning X-`)
 
-// withMeaning are the names to which a specification gives a meaning: IANA's HTTP Field Name
-// Registry as of 2026, without those that only requests have, and those that browsers know besides.
-// Of a family, the beginning is named, so that its next member is known too.
+// withMeaning are the names that a specification defines: IANA's HTTP Field Name Registry as of
+// 2026, without those of requests only, and others that browsers know. Families are prefixes, so
+// that new members count too.
 var withMeaning = namesOf(`
 	Accept- Access-Control Activate- Ad-Auction- Alt- Alternates AMP-Cache-Transform Attribution- Authentication-
 	Available-Dictionary C-Ext C-Man C-Opt C-PEP C-PEP-Info Cal-Managed-ID CalDAV-Timezones Capsule-Protocol Clear-
@@ -78,22 +77,22 @@ var withMeaning = namesOf(`
 	SetProfile Shared-Storage- Speculation- Status-URI Strict- Supports- Surrogate- TCN Tk Token-Binding URI Upgrade Upgrade-
 	Use-As-Dictionary Variant-Key Variant-Vary Variants Want- WWW-`)
 
-// mayAct reports whether a field of a file might act beyond it: on its whole web origin, or on
-// where the browser goes next. On the shared host, which is one web origin for every account, none
-// may send those. Of the names with a meaning, only those that are known to be harmless pass. A
-// name without one passes, because no client does anything by it, and applications and tests have
-// fields of their own.
+// mayAct reports whether a field of a file might have an effect beyond that file: on its whole web
+// origin, or on where the browser goes next. Nobody may send such fields on the shared host,
+// because it is one web origin for all accounts. Of the defined names only those that are known to
+// be harmless pass. All others pass, because no client acts on them, and applications and tests
+// have fields of their own.
 func mayAct(name string) bool { return !ofFile.has(name) && withMeaning.has(name) }
 
-// mayPass reports whether a field of an origin may pass to clients.
+// mayPass reports whether a field of an origin may be sent to clients.
 func mayPass(name string, t *topology.Target) bool {
 	switch name {
 	case "Accept-Ranges", "Age", "Cache-Control", "Cache-Status", "Content-Length", "Content-Range", "Content-Type",
 		"Date", "Etag", "Expires",
 		"Last-Modified", "Vary":
-		return true // as below: nearly all replies have some of these
+		return true // the rule below gives the same; nearly all replies have some of these
 	case walkField:
-		return false // of an edgewalk that is an origin
+		return false // sent by another edgewalk, which is an origin here
 	}
 	return !ordersServers(name) && (t.Domain != nil || !mayAct(name))
 }
@@ -119,10 +118,10 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 	}
 }
 
-// walkField is the field that tells of a walk. It belongs to one reply and is never stored.
+// walkField is the field that describes the walk. It is about one reply and is never stored.
 const walkField = "Edgewalk-Walk"
 
-// toldWalk lists what each step answered that was asked.
+// toldWalk lists what each step that was asked has answered.
 func toldWalk(steps []walk.StepReport) string {
 	var b strings.Builder
 	for _, s := range steps {
@@ -145,7 +144,7 @@ func toldWalk(steps []walk.StepReport) string {
 	return b.String()
 }
 
-// headOf is what the fields of a reply depend on, beside what the cache has.
+// headOf holds what the fields of a reply depend on, besides the fields of the cache.
 type headOf struct {
 	target   *topology.Target
 	own      ownFields
@@ -222,7 +221,7 @@ func (h *headOf) append(b, list []byte) []byte {
 	return b
 }
 
-// appendPassing appends the fields of one reply alone, which are the cache's.
+// appendPassing appends fields of the cache that are about one reply only.
 func (h *headOf) appendPassing(b, list []byte) []byte {
 	if h.own.ResponseHeaders == nil {
 		return append(b, list...)
@@ -235,8 +234,8 @@ func (h *headOf) appendPassing(b, list []byte) []byte {
 	return b
 }
 
-// block is what append makes of fields that many replies have. It is made once for all that depend
-// on the same.
+// block returns what append makes of fields that many replies have. It is made once for all replies
+// that depend on the same.
 func (h *headOf) block(s *httpcache.Shared) *front.Block {
 	kind := 0
 	if h.target.Domain == nil {
@@ -277,7 +276,8 @@ type preparedHead struct {
 	block    *front.Block
 }
 
-// canonicalLink names the file's URL at its origin, where that is wished (RFC 6596).
+// canonicalLink returns the field that names the file's URL at its origin, for endpoints that ask
+// for it (RFC 6596).
 func canonicalLink(t *topology.Target, supplier string) string {
 	o := t.Account.Origin(supplier)
 	if o == nil || !o.Spec.GetIncludeCanonicalHeader() {
@@ -293,7 +293,7 @@ func canonicalLink(t *topology.Target, supplier string) string {
 	return "<" + strings.TrimSuffix(base, "/") + t.Path + `>; rel="canonical"`
 }
 
-// ownFields are what an endpoint does to the fields of its replies.
+// ownFields are the changes that an endpoint makes to the fields of its replies.
 type ownFields struct {
 	*topology.ResponseHeaders
 	target *topology.Target
@@ -321,7 +321,7 @@ func (h *headOf) appendSet(b []byte) []byte {
 	}
 	for _, f := range h.own.Set {
 		if f.Name == "Strict-Transport-Security" && h.hsts {
-			continue // browsers take the first alone (RFC 6797 8.1), which is the domain's
+			continue // browsers use only the first (RFC 6797 8.1), which is the domain's
 		}
 		if h.own.may(f.Name) {
 			b = field.Append(b, f.Name, f.Value)
@@ -330,8 +330,8 @@ func (h *headOf) appendSet(b []byte) []byte {
 	return b
 }
 
-// settable are the fields that an endpoint may set on the shared host, but for X-Request-Id, which
-// is the edge's.
+// settable are the fields that an endpoint may set on the shared host. X-Request-Id is not among
+// them, because the edge sets it.
 var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Content-Language Cross-Origin- Link
 	Timing-Allow-Origin X-`)
 
@@ -339,8 +339,8 @@ var settable = namesOf(`Access-Control- Cache-Control Content-Disposition Conten
 // Shown by itself such a file gets a web origin of its own, runs nothing and sends nothing.
 const sandbox = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
-// active reports whether a browser might run what a file of a type holds: HTML, SVG and other XML,
-// PDF, what may hold them as a part, and what is of no known type.
+// active reports whether a browser might run a file of a type as a program: HTML, SVG and other
+// XML, PDF, types that may contain those, and unknown types.
 func active(contentType string) bool {
 	essence, _, _ := strings.Cut(contentType, ";")
 	essence = strings.ToLower(strings.Trim(essence, " \t"))
@@ -355,8 +355,8 @@ func active(contentType string) bool {
 	return kind == "multipart" || strings.HasSuffix(sub, "+xml") || strings.HasPrefix(sub, "x-pdf")
 }
 
-// wantsWorker reports whether a script is asked for to become a service worker (Service Workers
-// 4.1), which acts for every page of its web origin that lies below it.
+// wantsWorker reports whether a script is requested as a service worker (Service Workers 4.1). A
+// service worker controls every page of its web origin below its path.
 func wantsWorker(fields *field.Lines) bool {
 	return strings.EqualFold(fields.Get(field.ServiceWorker), "script") ||
 		strings.EqualFold(fields.Get(field.SecFetchDest), "serviceworker")

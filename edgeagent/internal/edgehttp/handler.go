@@ -35,8 +35,8 @@ type exchange struct {
 	hit     httpcache.Reply
 }
 
-// handled is one request and what is said of it afterwards. Until [front.Exchange.Own] is called,
-// its strings may lie in memory that is used again once it is answered.
+// handled is one request, with what is counted and logged of it. Until [front.Exchange.Own] is
+// called, its strings may lie in memory that is used again after the answer.
 type handled struct {
 	*front.Exchange
 	client  netip.Addr
@@ -92,8 +92,8 @@ func (s *Server) place(x *exchange, verdict share.Verdict, of string) bool {
 	return false
 }
 
-// admit reports whether a request may wait for an origin. Some places are only for those that need
-// not, so that what is stored is served while origins are slow.
+// admit reports whether a request may wait for an origin. Some places are only for requests that
+// need not wait, so that what is stored is served while origins are slow.
 func (s *Server) admit(x *exchange) bool {
 	if x.waits.client != nil {
 		return true
@@ -125,8 +125,8 @@ func (s *Server) leave(x *exchange) {
 	}
 }
 
-// finish counts and logs a request, and reports a fault of ours, which has ended it without a whole
-// reply.
+// finish counts and logs a request. If a fault of the edge has ended it without a whole reply, it
+// reports the fault.
 func (s *Server) finish(x *exchange) {
 	fault := recover()
 	took := x.Took()
@@ -175,13 +175,13 @@ func (s *Server) note(x *exchange, took time.Duration) {
 // maxLine is what is kept for lines of the access log between two requests.
 const maxLine = 4 << 10
 
-// panicked counts a fault of ours, and logs some of them.
+// panicked counts a fault of the edge, and logs some of them.
 func (s *Server) panicked(fault any, stack []byte, about ...any) {
 	s.metrics.panics.Inc()
 	s.panics.error("a request ended by a fault of edgewalk", append(about, "panic", fault, "stack", string(stack))...)
 }
 
-// answer decides what becomes of a request.
+// answer answers a request, or passes it to what does.
 func (s *Server) answer(x *exchange) {
 	if x.Method == http.MethodOptions && ofServer(x.Target) {
 		x.outcome = outcomeOptions
@@ -258,7 +258,8 @@ func ofServer(target string) bool {
 	return ok && path == "" && !strings.Contains(target, "?")
 }
 
-// locate finds out where a request leads, or answers it: a challenge, or one that leads nowhere.
+// locate sets where a request leads. It reports false if it has answered: a challenge, or a request
+// that leads nowhere.
 func (s *Server) locate(x *exchange, root *route.Root) bool {
 	authority, path, query, ok := topology.SplitTarget(x.Target)
 	if !ok {
@@ -287,8 +288,7 @@ func (s *Server) locate(x *exchange, root *route.Root) bool {
 		x.add("Retry-After", "1")
 	}
 	if s.loops(&x.Fields) {
-		// With a 404, an edge whose origin is this edge would take it that the origin has no such
-		// file.
+		// A 404 would tell an edge whose origin this edge is that the file does not exist.
 		x.refuse(http.StatusLoopDetected, hereBefore)
 		return false
 	}
@@ -296,7 +296,7 @@ func (s *Server) locate(x *exchange, root *route.Root) bool {
 	return false
 }
 
-// serveFolder answers for an account alone (see [topology.Target.AccountAlone]).
+// serveFolder answers for a path that names only an account (see [topology.Target.AccountAlone]).
 func (s *Server) serveFolder(x *exchange) {
 	_, _, query, _ := topology.SplitTarget(x.Target)
 	query = strings.Clone(query)
@@ -323,7 +323,7 @@ func (s *Server) serveFolder(x *exchange) {
 	}
 }
 
-// serveFile has the cache answer, and reports whether that had the reply at hand.
+// serveFile lets the cache answer, and reports whether it was a hit.
 func (s *Server) serveFile(x *exchange) (hit bool) {
 	if s.cfg.Cache.Hit(&x.asked, &x.hit) {
 		s.send(x, &x.asked.Target, &x.hit)
@@ -335,9 +335,9 @@ func (s *Server) serveFile(x *exchange) (hit bool) {
 	return false
 }
 
-// within is the context of a request that has to wait. A trusted proxy says which trace it belongs
-// to. Nobody else does: strangers could have all they ask for traced, or put it into traces of
-// others.
+// within returns the context of a request that has to wait. It is part of the trace that a trusted
+// proxy names. Nobody else may name one: strangers could have all their requests traced, or put
+// them into traces of others.
 func (s *Server) within(x *exchange) context.Context {
 	if !s.cfg.Traces || !contains(s.cfg.TrustedProxies, x.Conn.Remote.Addr().Unmap()) {
 		return x.Context()
@@ -345,8 +345,8 @@ func (s *Server) within(x *exchange) context.Context {
 	return tracing.Within(x.Context(), &x.Fields)
 }
 
-// own returns what the cache is asked once the request has to wait: with strings and memory that it
-// may keep.
+// own returns the request to the cache of a client's request that has to wait, with strings and
+// memory that the cache may keep.
 func (s *Server) own(x *exchange) *httpcache.Request {
 	x.Own()
 	asked, fields := x.asked, x.Fields
@@ -358,7 +358,7 @@ func (s *Server) own(x *exchange) *httpcache.Request {
 	return &asked
 }
 
-// send sends what the cache answers.
+// send sends a reply of the cache.
 func (s *Server) send(x *exchange, target *topology.Target, reply *httpcache.Reply) {
 	defer reply.Close()
 	x.outcome, x.entry.Supplier, x.steps = outcome(reply.Outcome), reply.Supplier, reply.Steps
@@ -387,14 +387,14 @@ func (x *exchange) interim(target *topology.Target) func(int, []byte) {
 				list = field.Append(list, name, value)
 			}
 		}
-		_ = x.Interim(status, list) // Its error is that the client is gone, which the reply finds out too.
+		_ = x.Interim(status, list) // It fails if the client is gone, and then the reply fails too.
 	}
 }
 
 // add adds a field to the reply.
 func (x *exchange) add(name, value string) { x.fields = field.Append(x.fields, name, value) }
 
-// addID adds the request's name.
+// addID adds the request's id.
 func (x *exchange) addID() {
 	x.fields = field.AppendBytes(field.AppendBytes(x.fields, "X-Request-Id"), x.id[:])
 }
@@ -418,7 +418,7 @@ func (x *exchange) refuse(status int, reason string) {
 	x.reply(front.Reply{Status: status, Mem: []byte(strconv.Itoa(status) + " " + reason + "\n")})
 }
 
-// hereBefore is the answer to a request that goes in a circle.
+// hereBefore is the reason for refusing a request that has come back to this deployment.
 const hereBefore = "the request has been here before; an origin leads back to the edge"
 
 // loops reports whether the deployment's own id is in a CDN-Loop field (RFC 8586 2: cdn-info, a
@@ -452,7 +452,7 @@ func fits(fields *field.Lines) bool {
 	return n <= maxLoop
 }
 
-// speaksFor is the client of a request, for an endpoint whose origins get its address.
+// speaksFor returns the client of a request, for an endpoint whose origins get its address.
 func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 	if !t.Endpoint.ForwardClientIP {
 		return httpcache.Client{}
@@ -472,8 +472,8 @@ func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 	return httpcache.Client{Address: x.client, Scheme: scheme}
 }
 
-// client is the address a request came from. Where that is a trusted proxy, it is the last address
-// of X-Forwarded-For, and so on from the last to the first.
+// client returns the address that a request came from. If that is a trusted proxy, it is the last
+// address of X-Forwarded-For; if that is one too, the one before it, and so on.
 func (s *Server) client(x *front.Exchange) netip.Addr {
 	client := x.Conn.Remote.Addr().Unmap().WithZone("")
 	if !contains(s.cfg.TrustedProxies, client) {
@@ -490,7 +490,7 @@ func (s *Server) client(x *front.Exchange) netip.Addr {
 	return client
 }
 
-// newRequestID returns a random name, by which a reply is found in the log.
+// newRequestID returns a random id, by which a reply can be found in the log.
 func newRequestID() (id [32]byte) {
 	var b [16]byte
 	binary.LittleEndian.PutUint64(b[:], rand.Uint64())
@@ -499,7 +499,7 @@ func newRequestID() (id [32]byte) {
 	return id
 }
 
-// errUnready is what health checks say while requests are drained.
+// errUnready is the answer to health checks while requests are drained.
 var errUnready = errors.New("stopping")
 
 // Ready returns an error while clients should go elsewhere.

@@ -12,8 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// locations remember where URLs that are hit often lead, for as long as the topology stays as it
-// is: that depends on nothing but the URL and the connection.
+// locations remembers where often hit URLs lead, while the topology does not change. That depends
+// only on the URL and the connection.
 type locations struct {
 	seed  maphash.Seed
 	slots [locationSlots]locationSlot
@@ -51,7 +51,7 @@ func (l *locations) find(x *front.Exchange, root *route.Root) (*location, uint64
 	return nil, hash
 }
 
-// hit notes where a request led that find did not know, and that the cache answered.
+// hit records where a request led that find did not know and that was a hit.
 func (l *locations) hit(x *front.Exchange, root *route.Root, hash uint64, t *topology.Target) {
 	slot := &l.slots[hash%locationSlots]
 	if slot.last.Swap(hash) != hash {
@@ -66,7 +66,7 @@ func (l *locations) hit(x *front.Exchange, root *route.Root, hash uint64, t *top
 	slot.known.Store(at)
 }
 
-// own gives a target strings that are its own.
+// own replaces the strings of a target by copies.
 func own(t *topology.Target) {
 	t.Host, t.Path = strings.Clone(t.Host), strings.Clone(t.Path)
 	t.Query, t.Object = strings.Clone(t.Query), strings.Clone(t.Object)

@@ -30,8 +30,9 @@ type metrics struct {
 
 	observed [outcomes]observed // of requests and duration
 
-	// What is counted of each endpoint, and its first series of each metric. Requests do not look
-	// it up by names but by the compiled endpoint, as long as the topology stays the same.
+	// endpoints counts for each endpoint; the indexes are those of the first series of each metric.
+	// While the topology does not change, requests find the counters by the compiled endpoint, and
+	// not by names.
 	endpoints           *series.Family
 	outcomesAt, bytesAt int
 	traffic             *traffic.Table
@@ -39,7 +40,7 @@ type metrics struct {
 	revision            atomic.Int64
 }
 
-// counted is where requests of an endpoint are counted: for Prometheus, and for the report.
+// counted holds the counters of an endpoint: for Prometheus, and for the report.
 type counted struct {
 	series  *series.Counters
 	account *traffic.Account
@@ -90,7 +91,7 @@ func newMetrics(
 		Name: "edgewalk_edge_tls_unknown_names_total",
 		Help: "TLS handshakes for names that nobody has a certificate for.",
 	})
-	// Alerts are about rates, for which a count has to be there before the first refusal.
+	// Alerts use rates, which need the series before the first refusal.
 	for _, reason := range []string{
 		"connections", "connections_per_client", "requests", "requests_per_client", "requests_per_account",
 		"waiting", "waiting_per_client", "waiting_per_account",
@@ -173,11 +174,11 @@ func (m *metrics) observe(o outcome, status int, took time.Duration) {
 	(*duration).Observe(took.Seconds())
 }
 
-// of returns what is counted of an endpoint of the topology of a revision, by id and uid of its
+// of returns the counters of an endpoint, in the topology of a revision, by id and uid of its
 // account.
 func (m *metrics) of(account, uid string, endpoint *topology.Endpoint, revision int64) counted {
 	if held := m.revision.Load(); revision != held && m.revision.CompareAndSwap(held, revision) {
-		m.compiled.Clear() // or it would keep what has been compiled anew since
+		m.compiled.Clear() // else it would keep endpoints that were compiled again since
 	}
 	if found, ok := m.compiled.Load(endpoint); ok {
 		return found.(counted)
@@ -201,8 +202,7 @@ func (m *metrics) count(x *exchange) {
 	}
 }
 
-// Traffic takes out what was counted of accounts since it was called last, as
-// [traffic.Table.Report] does.
+// Traffic returns what was counted of accounts since the last call, as [traffic.Table.Report] does.
 func (s *Server) Traffic(room int) []*edgev1.AccountTraffic {
 	root := s.cfg.Table.Root()
 	return s.metrics.traffic.Report(room, func(id, uid string) bool {

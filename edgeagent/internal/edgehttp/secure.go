@@ -18,19 +18,19 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
-// secure chooses what clients that come over TLS are shown.
+// secure chooses the certificates that clients are shown in TLS handshakes.
 type secure struct {
 	table        *route.Table
 	domains      *certs.Certificates // nil: domains have certificates of files alone
 	files        *certfile.Files
 	accountHosts bool
-	unknown      func() // is told of each handshake for a name that nobody has
-	// tickets has the keys of session tickets, which crypto/tls makes anew each day.
+	unknown      func() // called for each handshake with a name that is not served
+	// tickets holds the keys of session tickets, which crypto/tls replaces each day.
 	tickets tls.Config
 }
 
-// config is what connections are accepted with. Which TLS versions a domain takes is decided by its
-// name, so that there are two, made once.
+// config returns the TLS configuration of connections. There are two, made once, because the name
+// in the handshake decides which TLS versions are accepted.
 func (s *secure) config() *tls.Config {
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: s.certificate, NextProtos: []string{"h2", "http/1.1"},
@@ -83,8 +83,8 @@ func (s *secure) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return shown, nil
 }
 
-// ofDomain is the certificate of a domain: its own, or else that of a file. A domain without TLS
-// has none.
+// ofDomain returns the certificate of a domain: its own, or else one from a file. A domain without
+// TLS has none.
 func (s *secure) ofDomain(host string, d *topology.Domain) (shown *tls.Certificate, err error) {
 	if d.NoTLS {
 		return nil, nil
@@ -100,8 +100,8 @@ func (s *secure) ofDomain(host string, d *topology.Domain) (shown *tls.Certifica
 	return nil, err
 }
 
-// shared reports whether a host is that of all accounts, or one below it that an account has.
-// Before there is a topology every host is.
+// shared reports whether a host is the shared host, or an account's host below it. Before there is
+// a topology, every host counts as shared.
 func (s *secure) shared(host string) bool {
 	shared := s.table.Root().SharedHost()
 	if shared == "" || host == shared {
@@ -120,11 +120,12 @@ func (s *secure) holds(root *route.Root, host string, d *topology.Domain, now ti
 	return shown != nil && now.Before(shown.Leaf.NotAfter)
 }
 
-// ticketMark begins what a ticket is bound to.
+// ticketMark begins the data that a ticket is bound to.
 const ticketMark = "edgewalk\x00"
 
-// binding is what a session belongs to: the name of its handshake, and the account that had it. A
-// session is not resumed for another name (RFC 8446 4.2.11), nor for another owner.
+// binding returns what a session is bound to: the name of its handshake, and the account that had
+// it. A session is not resumed for another name (RFC 8446 4.2.11), nor after the name has moved to
+// another account.
 func (s *secure) binding(name string) (binding []byte, served bool) {
 	if name == "" {
 		return []byte(ticketMark), s.files.First() != nil
@@ -170,9 +171,9 @@ const challengePath = "/.well-known/acme-challenge/"
 // redirectFor is how long a client may remember that plain HTTP leads to HTTPS.
 const redirectFor = "max-age=300"
 
-// redirects answers a request in plain HTTP with where the file is over TLS, if its domain wants
-// that and the edge could serve it there. A request that another CDN or proxy passes on may have
-// come over TLS to that, and would come again: it is not redirected.
+// redirects answers a request over plain HTTP with a redirect to HTTPS, if its domain wants that
+// and the edge could serve the file there. It does not redirect what another CDN or proxy passes
+// on: the client may use TLS to that already, and the request would come again.
 func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bool {
 	d := t.Domain
 	if d == nil || !d.Redirect || x.Conn.TLS || s.secure == nil {
@@ -213,8 +214,9 @@ func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bo
 	return true
 }
 
-// securePort is the port to name in a redirect. A client that came to the port of plain HTTP, which
-// it need not name, finds HTTPS at its own; one that named another finds it where the edge listens.
+// securePort returns the port to name in a redirect. For a client that used the default port of
+// HTTP it is the default port of HTTPS; for one that named another port it is the port where the
+// edge listens.
 func (s *Server) securePort(authority string) string {
 	if _, port, err := net.SplitHostPort(authority); err != nil || port == "80" {
 		return ""
@@ -236,7 +238,7 @@ type pendingHosts struct {
 	added chan struct{}
 }
 
-// note remembers a host. It keeps nothing of the string.
+// note remembers a host. It copies the string.
 func (p *pendingHosts) note(host string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -254,7 +256,7 @@ func (p *pendingHosts) note(host string) {
 	}
 }
 
-// PendingAdded receives when there is something that PendingHosts has not returned yet.
+// PendingAdded receives when PendingHosts has something new.
 func (s *Server) PendingAdded() <-chan struct{} { return s.pending.added }
 
 // PendingHosts returns the hosts of domains that are not served yet and were asked for since the

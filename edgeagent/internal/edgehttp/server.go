@@ -42,8 +42,8 @@ type Config struct {
 	Cache *httpcache.Cache
 	// LoopID returns this deployment's id in CDN-Loop (RFC 8586).
 	LoopID func() string
-	// Thumbprint returns what answers to HTTP challenges end with, empty before a control plane has
-	// said. Nil: challenges are not answered.
+	// Thumbprint returns the end of each answer to an HTTP challenge, empty before the control
+	// plane has sent it. Nil: challenges are not answered.
 	Thumbprint func() string
 	// AccountHosts says that each account is also served at `{account}.{shared host}`, a web origin
 	// of its own.
@@ -53,13 +53,12 @@ type Config struct {
 	// Certificates are files for HTTPS: for the shared host, for domains that have no certificate
 	// of their own, and the first for clients that name no host.
 	Certificates []certfile.Pair
-	// Domains are the certificates of custom domains. Nil: there are none but those of files.
+	// Domains are the certificates of custom domains. Nil: domains have only those of files.
 	Domains *certs.Certificates
-	// TrustedProxies may say in X-Forwarded-For and X-Forwarded-Proto whom they speak for. It
-	// counts for the access log, for origins that get the client's address, and for what one
-	// client may have.
+	// TrustedProxies are believed about their clients in X-Forwarded-For and X-Forwarded-Proto: for
+	// the access log, for origins that get the client's address, and for limits per client.
 	TrustedProxies []netip.Prefix
-	// Traces has requests be part of the trace that a trusted proxy names in traceparent.
+	// Traces makes requests part of the trace that a trusted proxy names in traceparent.
 	Traces bool
 	// AccessLog takes JSON lines; nil for none.
 	AccessLog io.Writer
@@ -110,7 +109,7 @@ func newPlaces(n int) places {
 // DrainTime is how long requests that are being answered may take once the agent stops.
 const DrainTime = 30 * time.Second
 
-// New returns a server. An error is one of the certificates.
+// New returns a server. Its error is about the certificates.
 func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

@@ -27,14 +27,14 @@ const (
 	leastCompressed = 256
 	mostCompressed  = 8 << 20
 
-	// maxEncodings are under way at a time, each with some 4 MB. Who finds no place gets the file
-	// as it is.
+	// maxEncodings bounds the encodings under way, of some 4 MB each. A request beyond gets the
+	// file as it is.
 	maxEncodings = 16
 )
 
-// encodings compress stored files, and those that are being stored. What comes of one is an object
-// of its own, under a key that only this copy of the file leads to: whether it may be used is what
-// may be done with the copy, and a new copy has none.
+// encodings compresses stored files, and files that are being stored. The result is an object of
+// its own. Only the copy that it was made of leads to its key, so it may be used whenever that copy
+// may be, and a new copy starts without one.
 type encodings struct {
 	places *share.Pool[string] // by account
 	cpus   chan struct{}       // Compressing takes at most half of the processors.
@@ -51,7 +51,7 @@ func newEncodings() *encodings {
 	}
 }
 
-// encoding is one copy of a file on its way through a coding. Any number of requests read along.
+// encoding is the compression of one copy of a file. Any number of requests read its output.
 type encoding struct {
 	place *share.Held
 	key   objects.Key
@@ -62,15 +62,15 @@ type encoding struct {
 
 	// Under the mu of encodings.
 
-	// cancel ends it, once it is ready.
+	// cancel ends the encoding. It is set when ready is closed.
 	cancel context.CancelFunc
 	// users are the requests that read along. Without any, an encoding ends if its file is still
 	// being fetched, because nothing is fetched that no request waits for.
 	users int
 }
 
-// original is a copy of a file as it is stored or being stored, in entry or, if that is not nil, on
-// fill.
+// original is an uncompressed copy of a file: stored, in entry, or being stored, by fill if that is
+// not nil.
 type original struct {
 	entry objects.Entry
 	fill  *fill
@@ -126,7 +126,7 @@ func (c *Cache) compress(q *query, a *answer, r *Reply, o original) bool {
 		if q.ctx == nil {
 			return false
 		}
-		copied := o // so that what need not be compressed allocates nothing
+		copied := o // a copy, so that o does not escape to the heap when nothing is compressed
 		body := c.encode(q, key, name, &copied)
 		if body == nil {
 			return true
@@ -160,7 +160,7 @@ func compressible(status int, f fields) bool {
 				return false
 			}
 		case "Content-Range":
-			return false // it means nothing here, and passes: it is not to be about other bytes
+			return false // it has no effect here and is passed on, so its bytes may not change
 		case "Cache-Control", "Cdn-Cache-Control":
 			if noTransform(value) {
 				return false
@@ -176,8 +176,8 @@ func noTransform(cacheControl string) bool {
 	return strings.Contains(strings.ToLower(cacheControl), "no-transform")
 }
 
-// appendShown appends the stored fields of an answer that clients see, and what compressing changes
-// in them.
+// appendShown appends the stored fields of an answer that clients see, changed where the file is
+// compressed.
 func (a *answer) appendShown(b []byte, has content) []byte {
 	if has == wholeContent && !a.varies {
 		return append(b, a.shown...)
@@ -216,7 +216,7 @@ func (a *answer) appendShown(b []byte, has content) []byte {
 	return b
 }
 
-// weak makes an entity tag one of a file whose bytes may differ and mean the same (RFC 9110 8.8.1).
+// weak returns an entity tag for other bytes that mean the same (RFC 9110 8.8.1).
 func weak(etag string) string {
 	if etag == "" || !rfc9111.IsStrong(etag) {
 		return etag
@@ -224,7 +224,7 @@ func weak(etag string) string {
 	return "W/" + etag
 }
 
-// encodedKey is where one copy of a file lies in a coding.
+// encodedKey returns the key of a compressed copy.
 func encodedKey(file objects.Key, copy uint64, name string) objects.Key {
 	b := append(make([]byte, 0, 64), file[:]...)
 	b = binary.LittleEndian.AppendUint64(b, copy)
@@ -232,7 +232,8 @@ func encodedKey(file objects.Key, copy uint64, name string) objects.Key {
 	return objects.Key(sum[:16])
 }
 
-// encode reads along with the encoding of a copy, or starts it; nil if that cannot be done now.
+// encode returns a reader of the encoding of a copy, which it starts if need be; nil if that cannot
+// be done now.
 func (c *Cache) encode(q *query, key objects.Key, name string, o *original) io.ReadCloser {
 	e, started := c.encodings.join(q.Target.Account.UID, key,
 		func() *objects.Fill { return c.cfg.Store.Begin(key, o.head().Asof) }, o.stored())
@@ -313,7 +314,7 @@ func (c *Cache) startEncoding(name string, e *encoding, o *original) {
 			e.fill.Abort(err)
 		default:
 			if _, err := e.fill.Commit(); err != nil {
-				result = "not_stored" // Its readers have it all the same; the next are compressed for again.
+				result = "not_stored" // Its readers get it all the same; later requests compress again.
 			}
 		}
 		c.metrics.encoded.WithLabelValues(result).Inc()
@@ -365,7 +366,7 @@ func (s *encodings) carry(body io.Reader, name string, e *encoding) error {
 	}
 }
 
-// encodedBody is one request's part in an encoding.
+// encodedBody is one request's reader of an encoding.
 type encodedBody struct {
 	*objects.Reader
 	s      *encodings
@@ -387,7 +388,7 @@ func (b *encodedBody) leave() {
 	b.s.mu.Lock()
 	defer b.s.mu.Unlock()
 	if b.e.users--; b.e.users == 0 && !b.e.stored && b.e.cancel != nil {
-		b.s.forget(b.e) // who comes now starts its own
+		b.s.forget(b.e) // later requests start another one
 		b.e.cancel()
 	}
 }

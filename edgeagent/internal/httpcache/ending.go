@@ -30,7 +30,7 @@ type ending struct {
 	status     int  // of a failure
 	retryAfter time.Duration
 	proxyError string
-	at         time.Time // what it rests on may be believed for negative_ttl, or failure, from then on
+	at         time.Time // its time of negative_ttl, or of failure, begins here
 	failure    time.Duration
 	scope      purges.Scope
 	asof       int64
@@ -56,7 +56,7 @@ func endingOf(f *fill, res *walk.Result) ending {
 	return e
 }
 
-// left is for how long the ending may still be used.
+// left returns how long the ending may still be used.
 func (e *ending) left(q *query, now time.Time) time.Duration {
 	ttl := e.failure
 	if e.definite {
@@ -65,8 +65,8 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 	return ttl - now.Sub(e.at)
 }
 
-// holds reports whether the ending is one for q: no purge covers it, the walk is the same, the
-// Media Library has nothing new, and the ending does not depend on what another client sent.
+// holds reports whether the ending may be used for q: no purge covers it, the walk is the same, the
+// Media Library has no newer file, and the ending does not depend on another client's fields.
 func (c *Cache) holds(q *query, e *ending) bool {
 	if q.walkVersion() != e.version || c.cfg.Purges.Check(&e.scope, e.asof) != purges.None {
 		return false
@@ -89,7 +89,7 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 		if r := c.imageReply(q, image, cacheControl, status); r != nil {
 			return r
 		}
-		cacheControl = noStore // it may be there a moment later
+		cacheControl = noStore // the file may exist a moment later
 	}
 	if page := q.Target.Endpoint.NotFoundPage; page != "" && e.definite {
 		if r := c.pageReply(q, page, cacheControl, status); r != nil {
@@ -116,7 +116,7 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 
 const noStore = "no-store"
 
-// plain gives a reply without a file a body for people.
+// plain gives a reply that has no file a body for people.
 func (q *query) plain(r *Reply, status rfc9111.CacheStatus) {
 	text := []byte(strconv.Itoa(r.Status) + " " + http.StatusText(r.Status) + "\n")
 	r.Fields = field.Append(r.Fields, "Content-Type", "text/plain; charset=utf-8")

@@ -25,11 +25,12 @@ const (
 	// answer, so that the file of the earlier one is used soon after it is back.
 	capped = 15 * time.Second
 
-	// missTTL is for how long a key whose reply could not be stored is not queued for.
+	// missTTL is how long requests do not wait for each other for a key whose reply could not be
+	// stored.
 	missTTL = time.Minute
 
-	// failureTTL keeps a failing walk from being repeated for each request. A file that fails again
-	// each time is left alone for twice as long as before, up to maxFailureTTL.
+	// failureTTL is how long a failed walk is not repeated. The time doubles with each further
+	// failure for the same file, up to maxFailureTTL.
 	failureTTL    = time.Second
 	maxFailureTTL = 30 * time.Second
 
@@ -99,12 +100,12 @@ func (f *fill) judgeResponse(
 func (f *fill) confirmed(res *walk.Result) {
 	old := f.stored.Head()
 	header := f.stored.origin()
-	// They spoke of the moment the old reply was made.
+	// They are about the moment at which the old reply was made.
 	header.Del("Age")
 	header.Del("Date")
 	varies, _ := rfc9111.ParseVary(header["Vary"])
 	rfc9111.Update(header, res.Response.Header)
-	for _, name := range varies { // the bytes were chosen by these
+	for _, name := range varies { // these selected the bytes
 		rfc9111.AddVary(header, field.Canonical(name))
 	}
 	tags := rfc9111.Tags(header.Values)
@@ -135,7 +136,7 @@ func (f *fill) confirmed(res *walk.Result) {
 	}
 }
 
-// clean makes an origin's header what is kept of it.
+// clean removes from an origin's header what is not kept of it, and sets what it lacks.
 func (f *fill) clean(h field.Map, res *walk.Result, came time.Time) {
 	rfc9111.Strip(h)
 	if len(h["Date"]) == 0 {
@@ -187,7 +188,7 @@ func (f *fill) ended(res *walk.Result) {
 		f.c.endings.put(f.key, e, e.at, f.first.policy.NegativeTTL)
 		f.c.metrics.fills.WithLabelValues("not_found").Inc()
 	} else {
-		if f.ctx.Err() == nil { // else it was ended before anybody said anything
+		if f.ctx.Err() == nil { // else it was ended before any step had answered
 			e.failure = f.failureFor(res, &e)
 			f.c.endings.put(f.key, e, e.at, e.failure+maxFailureTTL)
 		}
@@ -196,9 +197,9 @@ func (f *fill) ended(res *walk.Result) {
 	f.publish(result{kind: resultEnding, ending: e, walk: res})
 }
 
-// failureFor is for how long a failure is remembered. Repeated failures make it longer only if the
-// origins answered for this file, because an origin that was not asked, or not reached, may be back
-// at any time.
+// failureFor returns how long a failure is remembered. Repeated failures make it longer only if the
+// origins answered for this file, because one that was not asked or not reached may be back at any
+// time.
 func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 	about := func(s walk.StepReport) bool {
 		return s.Outcome != origin.Inconclusive ||
@@ -293,9 +294,9 @@ func (f *fill) choseCoding(h field.Map) bool {
 	return false
 }
 
-// mayCodeForOthers reports whether the origin may give clients that accept a coding another reply.
-// So the reply is for clients that accept none. That is not so where the file gets no smaller,
-// where the edge compresses it, and where the store keeps files as they were uploaded.
+// mayCodeForOthers reports whether the origin may send another reply to clients that accept a
+// coding, so that this one is only for clients that accept none. It may not if the file does not
+// get smaller, if the edge compresses it, or if the store keeps files as they were uploaded.
 func (f *fill) mayCodeForOthers(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
 	return f.first.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
@@ -316,7 +317,7 @@ func (f *fill) unstorable(res *walk.Result, fresh rfc9111.Freshness) string {
 	case !fresh.Storable():
 		return fresh.Refusal.String()
 	case !res.Response.Framed:
-		return "no-length" // nobody knows the end from a cut
+		return "no-length" // a cut cannot be told from the end
 	case res.EarlierInconclusive && f.holdsEarlier(res.Step):
 		return "earlier-copy"
 	}
@@ -332,8 +333,8 @@ func (f *fill) holdsEarlier(step int) bool {
 	return i >= 0 && i < step
 }
 
-// pass publishes a reply that is not stored: one request takes it, the others each ask for
-// themselves, and so do those to come.
+// pass publishes a reply that is not stored: one request takes it, and the others, later ones too,
+// ask for themselves.
 func (f *fill) pass(r result, soon bool) {
 	ttl := missTTL
 	if soon {
@@ -403,7 +404,7 @@ func (f *fill) store(r result) {
 		if cause := context.Cause(f.ctx); cause != nil {
 			err = cause
 		}
-		// Nobody reads any more, or the cache is closed: that is no fault of the origin's.
+		// There are no readers left, or the cache is closed: neither is the origin's fault.
 		unwanted := errors.Is(err, errAbandoned) || errors.Is(err, errClosed) || errors.Is(err, objects.ErrUnread)
 		fill.Abort(err)
 		f.cancel(err)
@@ -428,7 +429,7 @@ func (f *fill) carryPiece(r result, buf *[copyBytes]byte) (int, error) {
 	return n, err
 }
 
-// contentRange is which part a 206 holds.
+// contentRange returns which part a 206 holds.
 func contentRange(resp *origin.Response) (part rfc9111.ByteRange, size int64, ok bool) {
 	if resp.Status != http.StatusPartialContent {
 		return part, 0, false

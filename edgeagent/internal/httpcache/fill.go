@@ -201,7 +201,7 @@ type accountClient struct {
 	client  netip.Addr
 }
 
-// place takes one of the places for fills, or says why there is none. release gives it back.
+// place takes a place for a fill, or says why there is none. release gives it back.
 func (c *Cache) place(q *query) (release func(), refused string) {
 	by := accountClient{q.Target.Account.UID, q.Holder}
 	ofClient, verdict := c.clientPlaces.Take(by, 0)
@@ -228,7 +228,7 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	if refused != "" {
 		return nil, refused
 	}
-	// The fill outlives the request, so it keeps nothing of the client's.
+	// The fill outlives the request, so it shares no memory with it.
 	own := query{
 		Request: &Request{Method: http.MethodGet, Request: q.Request.Request},
 		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
@@ -372,9 +372,9 @@ func (f *fill) current(q *query, h *objects.Head, m *meta) bool {
 	return u.refused == "" && verdict == purges.None && u.ask != useWalk
 }
 
-// outdated reports whether the fill has brought a reply that q could not be given from the store
-// either: a body may take longer than it is fresh. Who waited for it may have it all the same (RFC
-// 9111 4).
+// outdated reports whether the fill has brought a reply that may not be used for q from the store
+// either, because its body took longer than it is fresh. Requests that waited for it may have it
+// (RFC 9111 4).
 func (f *fill) outdated(q *query) bool {
 	return f.isPublished() && judge(q, &f.result.head, &f.result.meta, purges.None).ask != ""
 }
@@ -475,7 +475,7 @@ func (f *fill) giveUp() {
 		f.cancel(errAbandoned)
 		return
 	}
-	f.startGrace() // from here on the body has to come
+	f.startGrace() // the time limits of the body begin
 }
 
 // survives reports whether the body will be carried to its end although one user leaves.
@@ -499,8 +499,8 @@ func (f *fill) carry(n int) bool {
 	return f.spare >= 0
 }
 
-// claim takes the body of a reply that is not stored, for one request that origins would see just
-// like the one the fill was started for.
+// claim takes the body of a reply that is not stored, for one request that origins would see
+// exactly like the first.
 func (f *fill) claim(q *query) bool {
 	if !sameHeader(q.header(), f.first.Header) {
 		return false

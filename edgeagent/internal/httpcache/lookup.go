@@ -40,7 +40,7 @@ func judge(q *query, h *objects.Head, m *meta, verdict purges.Verdict) use {
 	}
 	u := use{Verdict: m.fresh.At(h.ResponseTime, q.now)}
 	if verdict == purges.Soft {
-		// It counts as stale, however young it is.
+		// It counts as stale, whatever its age.
 		u.ask = usePurged
 		u.OnError = u.OnError && !m.fresh.NoStale && m.fresh.StaleIfError > 0
 	}
@@ -76,7 +76,7 @@ func supplierStep(q *query, s walk.Supplier) int {
 	return -1
 }
 
-// suppliedBy returns which step of the walk still supplies what s did, at the target it had; -1 for
+// suppliedBy returns the step of the walk that is still the supplier s, at the same target; -1 for
 // none.
 func suppliedBy(q *query, s walk.Supplier) int {
 	i := supplierStep(q, s)
@@ -106,7 +106,7 @@ type candidate struct {
 	ok  bool
 }
 
-// verdict asks the table of purges about a stored reply.
+// verdict returns the verdict of the purges on a stored reply.
 func (c *Cache) verdict(h *objects.Head, now time.Time) purges.Verdict {
 	return c.cfg.Purges.CheckStored(&h.Scope, h.Asof, h.RequestTime, now)
 }

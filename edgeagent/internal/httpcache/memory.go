@@ -8,8 +8,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 )
 
-// memory keeps something about keys for a while. Beyond its bound it forgets what was not asked for
-// longest.
+// memory remembers a value for each key for some time. When it is full, it drops the one that was
+// not used for longest.
 type memory[V any] struct {
 	items *lru.Cache[objects.Key, remembered[V]]
 }
@@ -33,8 +33,8 @@ func (m *memory[V]) put(k objects.Key, v V, now time.Time, ttl time.Duration) {
 	}
 }
 
-// get returns what is known of k, and what remains of its time. A clock that was set back ends it
-// too, so that nothing is remembered for longer than it should be.
+// get returns the value of k, and how long it is still valid. It is no longer valid after the clock
+// was set back, because it would otherwise be valid for too long.
 func (m *memory[V]) get(k objects.Key, now time.Time) (v V, left time.Duration, ok bool) {
 	r, ok := m.items.Get(k)
 	if !ok {

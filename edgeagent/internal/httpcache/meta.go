@@ -14,7 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// meta is what the cache notes beside a stored reply.
+// meta is what the cache stores beside a reply.
 type meta struct {
 	fresh    rfc9111.Freshness
 	supplier walk.Supplier
@@ -144,7 +144,7 @@ func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
 	return all
 }
 
-// clientValues are what clients see of a field.
+// clientValues returns what clients see of a field.
 func clientValues(name string, values []string, f rfc9111.Freshness) []string {
 	switch name {
 	case "Cdn-Cache-Control":
@@ -196,7 +196,7 @@ func (f fields) origin() field.Map {
 	return h
 }
 
-// decoded is what a hit needs of a reply. It is kept with the head in memory, so that a hit parses
+// decoded is what a hit needs of a reply. It is kept in memory with the head, so that a hit parses
 // nothing.
 type decoded struct {
 	meta
@@ -211,7 +211,7 @@ type decoded struct {
 	shared *sharedHeads
 }
 
-// decode makes what is kept of a reply.
+// decode returns what is kept in memory of a reply.
 func decode(status int, selecting []byte, m meta, f fields) *decoded {
 	d := &decoded{
 		meta: m, fields: f, vary: selectingNames(selecting), compressible: compressible(status, f),
@@ -232,7 +232,7 @@ func decode(status int, selecting []byte, m meta, f fields) *decoded {
 	return d
 }
 
-// Decode is the Decode of a store that the cache uses.
+// Decode is the Decode function of a store that the cache uses.
 func Decode(h *objects.Head) any {
 	m, f, err := parseMeta(h)
 	if err != nil {

@@ -7,16 +7,15 @@ import (
 
 // How long a fill may hold its place.
 const (
-	// unreadTime is for how long a walk continues that no request waits for. It is also the period
-	// in which a body that no request reads is watched.
+	// unreadTime is how long a walk continues that no request waits for. It is also the period in
+	// which a body that no request reads is checked.
 	unreadTime = 2 * time.Second
-	// unreadPeriods of unreadTime are all the time that a body has while no request reads it.
+	// A body that no request reads has unreadPeriods of unreadTime.
 	unreadPeriods = 15
 	// unreadRate is how many bytes of it have to come a second.
 	unreadRate = 64 << 10
 
-	// unreadPaces of paceTime are all that the body of a fill in the background gets while no
-	// request reads it.
+	// The body of a fill in the background has unreadPaces of paceTime while no request reads it.
 	unreadPaces = 10
 	// paceTime is how long each piece of leastPace bytes of a body may take, whoever reads it.
 	paceTime  = time.Minute

@@ -16,7 +16,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// Reply is what a client is to be sent. Its caller writes the head, sends the body, and closes the
+// Reply is what to send to a client. The caller writes the head, sends the body, and closes the
 // reply.
 type Reply struct {
 	Status int
@@ -32,9 +32,9 @@ type Reply struct {
 
 	// Mem is the body. It is shared: nobody may change it.
 	Mem []byte
-	// File has the body at Offset. It is shared, so its position counts for nothing and stays.
-	// Unsent returns what is behind the first bytes of the body, for a front that could not send it
-	// to its end: reading that finds out what is wrong with the file, and the store then drops it.
+	// File holds the body at Offset. It is shared, so its position must not be used or changed.
+	// Unsent returns the rest of the body after the first bytes, for a front that could not send it
+	// all: reading it finds what is wrong with the file, and the store then drops it.
 	File   *os.File
 	Offset int64
 	Unsent func(sent int64) io.Reader
@@ -47,24 +47,24 @@ type Reply struct {
 	// Supplier is the id of the origin that supplied the file, "media" for the Media Library, ""
 	// for none.
 	Supplier string
-	// Steps says what the walk did that this request waited for, if it did.
+	// Steps describes the walk that this request waited for, if it did.
 	Steps []walk.StepReport
 
 	rest   func(sent int64) io.Reader // readOn, without a new closure for each reply
-	body   part                       // what Mem, File and Stream are of
+	body   part                       // the source of Mem, File and Stream
 	source entrySource                // of a body that is stored
 }
 
-// Shared are the fields that all replies of one stored file have, if they have as much of it.
+// Shared are the fields that all replies with the same part of one stored file have.
 type Shared struct {
 	// Fields is a field list. Nobody may change it.
 	Fields []byte
-	// Derived keeps what the caller of [Cache.Hit] has made of Fields, for as long as the file is
-	// in memory: one value for each of two kinds of requests.
+	// Derived is for the caller of [Cache.Hit] to keep what it derives from Fields while the file
+	// is in memory: one value for each of two kinds of requests.
 	Derived [2]atomic.Value
 }
 
-// Close frees what the body holds.
+// Close releases what the body holds.
 func (r *Reply) Close() {
 	if closer := r.body.closer; closer != nil {
 		r.body.closer = nil
@@ -72,7 +72,7 @@ func (r *Reply) Close() {
 	}
 }
 
-// sourceOf returns the source of a stored body, in memory of the reply's.
+// sourceOf returns the source of a stored body. It uses memory of the reply.
 func (r *Reply) sourceOf(e objects.Entry, beforeDisk func()) *entrySource {
 	r.source = entrySource{entry: e, beforeDisk: beforeDisk}
 	return &r.source
@@ -89,12 +89,12 @@ func (r *Reply) setBody(p part) {
 	}
 }
 
-// readOn is Unsent.
+// readOn implements Unsent.
 func (r *Reply) readOn(sent int64) io.Reader {
 	return io.NewSectionReader(r.body.at, r.body.offset+sent, r.Length-sent)
 }
 
-// Reset makes r the zero Reply, but keeps memory that the next one uses. It must be where it was.
+// Reset makes r a zero Reply, but keeps memory for the next use. r must not have moved.
 func (r *Reply) Reset() {
 	fields, rest := r.Fields[:0], r.rest
 	*r = Reply{}
@@ -132,9 +132,9 @@ const (
 	Miss                        // fetched for this request
 	Coalesced                   // fetched for another request, which this one joined
 	Passed                      // fetched and not stored
-	DefaultImage                // nobody has the file, the default image stands in
-	NotFound                    // nobody has the file
-	Failed                      // nobody knows: some origin did not answer
+	DefaultImage                // no step has the file; the default image is sent
+	NotFound                    // no step has the file
+	Failed                      // some origin did not answer
 	Refused                     // only-if-cached and not stored, or too much to do
 	Canceled                    // the client went away
 	outcomes
@@ -147,27 +147,27 @@ var outcomeNames = [outcomes]string{
 
 func (o Outcome) String() string { return outcomeNames[o] }
 
-// source is where the bytes of a file come from: the store, or a fill.
+// source provides the bytes of a file: the store, or a fill.
 type source interface {
 	// open returns length bytes from offset, all from there on if length is negative.
 	open(offset, length int64) (part, error)
 }
 
-// answer is what a reply to a GET or HEAD is made from.
+// answer is what the reply to a GET or HEAD is made from.
 type answer struct {
 	*decoded
 	status  int
 	vals    rfc9111.Validators // of the file as it is sent
 	length  int64
-	arrived int64 // of a body whose length is not known yet, how much there is
+	arrived int64 // bytes that have come of a body of unknown length
 	from    source
 	verdict rfc9111.Verdict
 	cache   rfc9111.CacheStatus
 	withAge bool
 	// fleeting: unless the client reads the body, it will not be stored.
 	fleeting bool
-	// varies: whether the file is compressed depends on Accept-Encoding. coding is what it is sent
-	// in and not stored in, "" for none.
+	// varies: Accept-Encoding decides whether the file is compressed. coding is the coding that it
+	// is sent in and not stored in, "" for none.
 	varies  bool
 	coding  string
 	outcome Outcome
@@ -223,7 +223,7 @@ func (q *query) respond(a *answer, r *Reply) error {
 	return err
 }
 
-// ranges are the parts of a file that q asks for, in its own words.
+// ranges returns the ranges that q names.
 func (q *query) ranges(a *answer) []rfc9111.RangeSpec {
 	if q.rang == "" || a.status != http.StatusOK || !q.cond.RangeApplies(a.vals, q.now) {
 		return nil
@@ -232,8 +232,8 @@ func (q *query) ranges(a *answer) []rfc9111.RangeSpec {
 	return q.specs
 }
 
-// parts are the ranges of the file that q asks for. Of a file whose length is not known yet, that
-// is one that has arrived.
+// parts returns the ranges of the file that q asks for. If the length of the file is not known yet,
+// it is a range that has arrived.
 func (q *query) parts(a *answer) ([]rfc9111.ByteRange, rfc9111.RangeResult) {
 	specs, length := q.ranges(a), a.length
 	if length < 0 {
@@ -248,7 +248,7 @@ func (q *query) parts(a *answer) ([]rfc9111.ByteRange, rfc9111.RangeResult) {
 	return parts, result
 }
 
-// lastOf is the last byte of the only range there is, if it names one.
+// lastOf returns the last byte of the only range, if it names one.
 func lastOf(specs []rfc9111.RangeSpec) (last int64, ok bool) {
 	if len(specs) != 1 || specs[0].First < 0 || specs[0].Last < 0 {
 		return 0, false
@@ -280,7 +280,7 @@ func (c content) describes(name string) bool {
 	return true
 }
 
-// head gives a reply its fields.
+// head sets the fields of a reply.
 func (q *query) head(r *Reply, a *answer, has content) {
 	if q.shares && !a.varies {
 		r.Shared = a.shared.of(a, has)

@@ -24,9 +24,9 @@ import (
 // Request is one GET or HEAD for a file.
 type Request struct {
 	Method string
-	// Key is [KeyOf] the file. The zero Key has the cache make it.
+	// Key is that of [KeyOf]. If it is zero, the cache computes it.
 	Key objects.Key
-	// Request is what it is for. The cache makes its Header of Fields and Client.
+	// Request is what the request is for. The cache sets its Header from Fields and Client.
 	walk.Request
 	// Fields are the client's. They are only read.
 	Fields *field.Lines
@@ -40,12 +40,12 @@ type Request struct {
 	// Admit says whether the request may wait for an origin. It is called at most once, and not for
 	// what can be answered from here. nil: it may.
 	Admit func() bool
-	// BeforeDisk is called each time before the disk is asked, which may take long. nil: nothing
-	// is.
+	// BeforeDisk is called before each access to the disk, because that may take long. nil: nothing
+	// is called.
 	BeforeDisk func()
-	// Leaving is closed when the client may be gone, though it may as well wait for its reply: it
-	// has closed its side of the connection. The client gets what is there, but the edge fetches
-	// nothing that only this client waits for. nil: never.
+	// Leaving is closed when the client has closed its side of the connection. It may be gone, or
+	// may wait for its reply. It gets what is stored, but the edge fetches nothing that only this
+	// client waits for. nil: never.
 	Leaving <-chan struct{}
 	// Interim is given interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
 	// waits for the file, each with a field list; nil for nobody.
@@ -69,14 +69,14 @@ type query struct {
 	rang   string // the Range field, of GET only
 	now    time.Time
 
-	reload       bool          // the client wants the origin to be asked, and may
-	maxAge       time.Duration // the client wants nothing older, and may; negative without
+	reload       bool          // the client asks for a revalidation, and the endpoint allows that
+	maxAge       time.Duration // the oldest reply it accepts, if the endpoint allows that; negative: any
 	onlyIfCached bool
 
-	// What the attempt at hand found.
+	// What the current attempt has found.
 	best     candidate
 	forward  rfc9111.Forward // why an origin has to be asked
-	vary     []string        // selecting names, where a stored reply or a fill has them
+	vary     []string        // selecting names of a stored reply or of a fill
 	sent     field.Map       // see header
 	shares   bool            // see [Reply.Shared]
 	reloaded bool            // the origin was asked for this very request
@@ -120,8 +120,9 @@ func (c *Cache) newQuery(r *Request) *query {
 	return q
 }
 
-// directives reads the client's Cache-Control. Anybody could make the edge ask the origins with it,
-// so but for only-if-cached, which asks for less, it counts only where the endpoint says so.
+// directives reads the client's Cache-Control. It counts only where the endpoint allows that,
+// because anybody could make the edge ask the origins. Only only-if-cached always counts, because
+// it asks for less.
 func (q *query) directives() {
 	honour := q.Target.Endpoint.Cache.HonorClientNoCache
 	if !q.Fields.Has(field.CacheControl) {
@@ -139,8 +140,8 @@ func (q *query) directives() {
 	}
 }
 
-// wantsNewer reports whether the client wants the origin to be asked rather than be given a reply
-// of that age, and may.
+// wantsNewer reports whether a reply of that age is too old for the client, and the endpoint allows
+// that to count.
 func (q *query) wantsNewer(age time.Duration) bool {
 	return q.reload || q.maxAge >= 0 && age > q.maxAge
 }
@@ -164,13 +165,13 @@ func KeyOf(epoch string, t *topology.Target) objects.Key {
 	return objects.Key(sum[:16])
 }
 
-// scope is what purges of this request's file would address, but for tags.
+// scope returns the scope of this request's file for purges, without tags.
 func (q *query) scope() *purges.Scope {
 	t := &q.Target
 	return &purges.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.File(), Query: t.Query}
 }
 
-// library is what the account's Media Library has for the path.
+// library returns the hash of the file that the account's Media Library has for the path.
 func (q *query) library() (sha [8]byte, ok bool) {
 	if !q.Target.ObjectOK {
 		return sha, false
@@ -239,8 +240,8 @@ func (q *query) endToEnd(name string) []string {
 
 const cdnLoop = "Cdn-Loop"
 
-// never are fields that are not forwarded even if an origin lists them: they would make the reply
-// another one than the file, and the walk asks for whole files.
+// never are the fields that are not forwarded even if an origin lists them. They would make the
+// reply something else than the file: the walk asks for whole files.
 var never = []string{
 	"connection", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "keep-alive",
 	"proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade",
@@ -256,16 +257,16 @@ func (q *query) forwards(name string) bool {
 	return false
 }
 
-// forwarded are the fields by which a reply may be a client's own, as far as is known before there
-// is one. Authorization is not among them, because a reply that all clients may share is fetched
-// once for all of them. A request that waited for a reply which turns out to be another client's
-// own asks again.
+// forwarded returns the fields that make a reply the client's own, as far as is known before there
+// is a reply. Authorization is not among them, because a reply that all clients may share is
+// fetched once for all. A request that waited for a reply that turns out to be another client's own
+// asks again.
 func (q *query) forwarded() []string {
 	return slices.DeleteFunc(slices.Clone(q.Target.Endpoint.ForwardRequestHeaders),
 		func(name string) bool { return name == "authorization" })
 }
 
-// header is what web origins may see of the client, by canonical name.
+// header returns what web origins may see of the client, by canonical name.
 func (q *query) header() field.Map {
 	if q.sent != nil {
 		return q.sent
@@ -283,7 +284,7 @@ func (q *query) header() field.Map {
 			h[name] = slices.Clone(lines)
 		}
 	}
-	// A client cannot have the edge forget through which CDNs a request came (RFC 8586 3).
+	// A client cannot remove the CDNs that a request came through (RFC 8586 3).
 	if q.Fields.Has(field.CDNLoop) {
 		h[cdnLoop] = slices.Collect(q.Fields.Values(field.CDNLoop))
 	}
@@ -293,9 +294,10 @@ func (q *query) header() field.Map {
 
 var askedSeed = maphash.MakeSeed()
 
-// asked hashes what of the client's a walk that finds nothing may be due to, which is all that
-// origins were sent, Accept and CDN-Loop included: one may say that there is no file where one of
-// its forms is missing. Only that there is none at all is taken not to be due to where a client is.
+// asked returns a hash of the client's fields that the ending of a walk may depend on: all that
+// origins were sent, with Accept and CDN-Loop, because an origin may have no file in one of its
+// forms. If every step said that there is no file, the address of the client is taken not to
+// matter.
 func (q *query) asked(definite bool) uint64 {
 	var h maphash.Hash
 	h.SetSeed(askedSeed)
@@ -347,7 +349,7 @@ func (q *query) selects(selecting []byte) bool {
 	return true
 }
 
-// selectingNames are the names in a variant's selecting values.
+// selectingNames returns the names in a variant's selecting values.
 func selectingNames(selecting []byte) []string {
 	var names []string
 	for name := range field.Fields(selecting) {
@@ -356,8 +358,8 @@ func selectingNames(selecting []byte) []string {
 	return names
 }
 
-// sameVariant reports whether two requests that origins would see like this select the same
-// variant, as far as is known: without names any two may.
+// sameVariant reports whether two requests, as origins would see them, select the same variant, as
+// far as is known. Without names any two may.
 func sameVariant(names []string, a, b rfc9111.Fields) bool {
 	return len(names) == 0 || bytes.Equal(appendSelecting(nil, names, a), appendSelecting(nil, names, b))
 }

@@ -37,7 +37,7 @@ import (
 type Config struct {
 	// Store holds the replies. Required; it must outlive the cache.
 	Store *objects.Store
-	// Purges says what of it may not be used. Required.
+	// Purges says which stored replies may not be used. Required.
 	Purges *purges.Table
 	// Walker finds files. Required.
 	Walker *walk.Walker
@@ -81,7 +81,7 @@ type Cache struct {
 
 	encodings *encodings
 
-	unreadTime, paceTime time.Duration // those of the constants, but in tests
+	unreadTime, paceTime time.Duration // the constants, but for tests
 }
 
 // New returns a cache. Close it.
@@ -121,7 +121,7 @@ func (c *Cache) Close() {
 	}
 }
 
-// queries are those of [Cache.Hit].
+// queries is the pool of queries for [Cache.Hit].
 var queries = sync.Pool{New: func() any { return new(query) }}
 
 // Hit answers a request from the store if that can be done at once: without an origin, and without
@@ -147,12 +147,12 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil
 }
 
-// maxAttempts bounds how often a request starts over because what it waited for was not for it.
-// After that it asks alone.
+// maxAttempts bounds how often a request starts over because the reply that it waited for may not
+// be used for it. After that it makes its own fill, which nobody joins.
 const maxAttempts = 4
 
-// maxAlone bounds how often it asks alone: a reply that is not even for the request which it was
-// fetched for ends in an error, and not in asking for ever.
+// maxAlone bounds how often a request makes its own fill. If even a reply that was fetched for it
+// may not be used for it, that is an error.
 const maxAlone = 2
 
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx
@@ -228,13 +228,13 @@ func (c *Cache) serveStored(q *query, seen uint64) *Reply {
 			}
 			return r
 		}
-		// The object went, or was found corrupt, between look-up and use; the store has dropped it.
+		// The object was evicted or found corrupt after the lookup; the store has dropped it.
 		q.best.ok = false
 	}
 	return nil
 }
 
-// failing reports whether a walk for q's key failed a moment ago.
+// failing reports whether a walk for q's key has failed recently.
 func (c *Cache) failing(q *query) bool {
 	e, _, ok := c.endings.get(q.key, q.now)
 	return ok && !e.definite && e.left(q, q.now) > 0 && c.holds(q, &e)
@@ -247,7 +247,7 @@ func (c *Cache) stored(q *query, r *Reply, outcome Outcome, status rfc9111.Cache
 	h := q.best.Head()
 	status.TTL, status.HasTTL = q.best.use.TTL, true
 	a := &q.answer
-	*a = answer{} // and not all at once, which would be made elsewhere and copied
+	*a = answer{} // then field by field: a composite literal would be made on the stack and copied
 	a.decoded, a.vals, a.status, a.length = q.best.decoded, q.best.vals, h.Status, h.Length
 	a.from, a.verdict, a.cache = r.sourceOf(q.best.Entry, q.BeforeDisk), q.best.use.Verdict, status
 	a.withAge, a.outcome = true, outcome
@@ -257,7 +257,7 @@ func (c *Cache) stored(q *query, r *Reply, outcome Outcome, status rfc9111.Cache
 	return q.respond(a, r)
 }
 
-// serveRemembered answers with how the last walk ended, if that was a moment ago and found nothing.
+// serveRemembered answers with the ending of the last walk, if that is still remembered.
 func (c *Cache) serveRemembered(q *query) *Reply {
 	e, _, ok := c.endings.get(q.key, q.now)
 	left := e.left(q, q.now)
@@ -292,7 +292,7 @@ func (c *Cache) overloaded(q *query) *Reply {
 	return q.refuse(http.StatusServiceUnavailable, overloadRetry)
 }
 
-// refuse answers without having looked for the file.
+// refuse answers without a lookup of the file.
 func (q *query) refuse(status int, retryAfter time.Duration) *Reply {
 	r := &Reply{Status: status, Outcome: Refused, Fields: field.Append(nil, "Cache-Control", noStore)}
 	if retryAfter > 0 {

@@ -10,7 +10,7 @@ import (
 // object may be replaced or evicted between two of them.
 type entrySource struct {
 	entry objects.Entry
-	// before the disk is asked, see [Request.BeforeDisk]; nil for nothing
+	// called before the disk is used, see [Request.BeforeDisk]; nil for nothing
 	beforeDisk func()
 	mem        []byte        // the body, or
 	body       *objects.Body // the body while parts are open

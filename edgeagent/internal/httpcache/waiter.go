@@ -15,8 +15,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 )
 
-// waitAhead is how far past what has arrived a range may start and still wait for it; others ask
-// the supplier.
+// waitAhead is how far past the bytes that have arrived a range may start for its client to wait.
+// Requests for later ranges ask the supplier.
 const waitAhead = 8 << 20
 
 // await waits for the fill that q has joined and answers with its result. again reports that the
@@ -83,8 +83,8 @@ type waiter struct {
 	slot
 }
 
-// done tells the fill that the request has its reader, or needs none. The fill continues once all
-// its requests have called done.
+// done tells the fill that the request has opened its reader, or needs none. The fill continues
+// when all its requests have called done.
 func (w *waiter) done() {
 	if w.waits {
 		w.waits = false
@@ -130,7 +130,7 @@ func (w *waiter) status(outcome int) rfc9111.CacheStatus {
 	return s
 }
 
-// reply is what is common to the answers from a fill's head.
+// reply returns the common part of the answers from a fill's head.
 func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *answer {
 	res := &w.f.result
 	a := &answer{
@@ -143,8 +143,8 @@ func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *
 
 // confirmed answers from the stored reply that a supplier has confirmed.
 func (w *waiter) confirmed() (r *Reply, again bool) {
-	// What may no longer be stored is for the client whose request the supplier has seen, and for
-	// those just like it.
+	// A reply that may no longer be stored is only for the client whose request the supplier has
+	// seen, and for clients with the same fields.
 	if !w.fits() || w.f.result.detail != "" && !sameHeader(w.q.header(), w.f.first.Header) {
 		return nil, true
 	}
@@ -207,14 +207,14 @@ func (w *waiter) measure(a *answer) error {
 	}
 	a.arrived = size
 	if ctx.Err() != nil && w.ctx.Err() == nil {
-		return nil // with what there is
+		return nil // it answers with the bytes that have come
 	}
 	return err
 }
 
 // ahead answers a range that starts so far past what has arrived that its client would wait for
-// long: it comes straight from the supplier and is not stored. nil if there is no need, or the
-// supplier does not give it.
+// long. It asks the supplier, and does not store the part. nil if that is not needed, or the
+// supplier does not give the part.
 func (w *waiter) ahead(a *answer) *Reply {
 	q, f := w.q, w.f
 	parts, _ := q.parts(a)
@@ -229,7 +229,7 @@ func (w *waiter) ahead(a *answer) *Reply {
 
 // fromSupplier asks the supplier for one part of the file; nil if it does not give exactly that.
 func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
-	w.done() // nobody else waits for this request's round trip
+	w.done() // other requests do not wait for this round trip
 	ask := walk.Conditions{Range: fmt.Sprintf("bytes=%d-%d", span.Start, span.Start+span.Length-1)}
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
@@ -263,7 +263,7 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	return r
 }
 
-// placedBody gives back the place of a fill that goes to one client alone.
+// placedBody is the body of a fill for one client; closing it releases the fill's place.
 type placedBody struct {
 	io.ReadCloser
 	release func()
@@ -285,7 +285,7 @@ func (w *waiter) pass() (*Reply, bool) {
 	a := w.reply(src, res.head.Length, res.head.Status, Passed)
 	switch parts, _ := w.q.parts(a); {
 	case len(parts) > 1:
-		w.q.rang = "" // one pass over the body cannot give several parts in any order
+		w.q.rang = "" // reading the body once cannot give several parts in any order
 	case len(parts) == 1 && parts[0].Start > waitAhead:
 		if r := w.fromSupplier(a, parts[0]); r != nil {
 			src.finish()
@@ -304,7 +304,7 @@ func (w *waiter) pass() (*Reply, bool) {
 func (w *waiter) ending() (*Reply, bool) {
 	q, e := w.q, &w.f.result.ending
 	if errors.Is(context.Cause(w.f.ctx), errAbandoned) {
-		return q.canceled(), false // it may have been gone, and nobody else was there
+		return q.canceled(), false // the client may be gone, and there were no others
 	}
 	if w.joined && !w.c.holds(q, e) {
 		return nil, true
@@ -321,7 +321,7 @@ func (w *waiter) ending() (*Reply, bool) {
 
 // fillSource is the body of a fill.
 type fillSource struct {
-	ctx context.Context // of whom it is for
+	ctx context.Context // of the request that reads
 	f   *fill
 }
 
@@ -332,13 +332,13 @@ func (s fillSource) open(offset, length int64) (part, error) {
 	}
 	s.f.addUser()
 	if length == 0 {
-		length = -1 // the end of an empty body comes when it is stored, as that of any other
+		length = -1 // the reader of an empty body too waits until it is stored
 	}
 	body := &fillBody{reader: reader, f: s.f, rest: length}
 	return part{stream: body, closer: body}, nil
 }
 
-// fillBody reads along with a fill. rest is negative if it reads to the end.
+// fillBody reads the body of a fill while it comes. rest is negative if it reads to the end.
 type fillBody struct {
 	reader *objects.Reader
 	f      *fill
@@ -370,7 +370,7 @@ func (b *fillBody) Close() error {
 	return err
 }
 
-// passSource is a body that goes to one client and nowhere else. It is opened once.
+// passSource is a body that one client gets and that is not stored. It is opened once.
 type passSource struct {
 	w      *waiter
 	body   io.ReadCloser
@@ -390,7 +390,7 @@ func (s *passSource) open(offset, length int64) (part, error) {
 	return part{stream: body, closer: body}, nil
 }
 
-// finish lets the fill end.
+// finish makes the fill end.
 func (s *passSource) finish() {
 	if !s.done {
 		s.done = true
