@@ -52,8 +52,8 @@ type Status struct {
 	Account string
 }
 
-// List returns the state of the issuers, in the order of preference, as the control plane that leads
-// wrote it some seconds ago.
+// List returns the state of the issuers, in the order of preference, as the control plane that
+// leads wrote it some seconds ago.
 func (s *Service) List(ctx context.Context) (all []Status, err error) {
 	now := s.now()
 	for _, c := range s.clients {

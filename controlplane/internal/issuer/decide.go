@@ -32,7 +32,7 @@ const (
 	ask
 	// order is to order a certificate.
 	order
-	// useWildcard is to delete the domain's own certificate, so that the wildcard's takes its place.
+	// useWildcard is to delete the domain's own certificate, so that edges show the wildcard's.
 	useWildcard
 )
 

@@ -49,8 +49,8 @@ func (r *rig) set(more ...string) {
 	r.Set("example.com", "", strings.Join(more, "\n"))
 }
 
-// passUntil has time pass until the certificate of a domain has the state that is wanted: a look may
-// have begun before DNS was set.
+// passUntil has time pass until the certificate of a domain has the state that is wanted: a look
+// may have begun before DNS was set.
 func (r *rig) passUntil(account, name, want string) {
 	r.t.Helper()
 	r.await(name+" is "+want, func() bool {

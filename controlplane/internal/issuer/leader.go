@@ -42,8 +42,8 @@ type leader struct {
 	active map[topology.Key]bool // somebody is at it, whatever the queue says
 	again  map[topology.Key]bool // of those, what has changed meanwhile
 	orders map[topology.Key]bool // have a record in etcd
-	// uncounted are those that were begun and whose issuer has not counted their order yet: room for
-	// them is gone.
+	// uncounted are those that were begun and whose issuer has not counted their order yet: room
+	// for them is gone.
 	uncounted map[topology.Key]bool
 	count     sync.Mutex // orders the reads and writes of buckets that names share
 }

@@ -174,7 +174,9 @@ func (c *client) identities(ctx context.Context) (names []string, account string
 }
 
 // take counts an order at the first issuer that has room for it.
-func (l *leader) take(ctx context.Context, sub *subject, all []*issuer) (*issuer, *topologyv1.DomainCertificate, error) {
+func (l *leader) take(
+	ctx context.Context, sub *subject, all []*issuer,
+) (*issuer, *topologyv1.DomainCertificate, error) {
 	l.count.Lock()
 	defer l.count.Unlock()
 	now := l.now()

@@ -302,7 +302,8 @@ func TestDecide(t *testing.T) {
 			want: "use wildcard NONE COVERED",
 		},
 		"ended, and a wildcard covers it": {
-			held: held(-day), issuance: got(91*day, -day, 0), wildcard: held(60 * day), want: "use wildcard NONE COVERED",
+			held: held(-day), issuance: got(91*day, -day, 0), wildcard: held(60 * day),
+			want: "use wildcard NONE COVERED",
 		},
 		"brought, about to end, and a wildcard covers it": {
 			tls: fallback, held: held(20 * day), wildcard: held(60 * day), want: "use wildcard NONE COVERED",

@@ -17,13 +17,14 @@ const faultsInRow = 3
 // fails.
 var downFor = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
-// issuerState is what `acme/buckets/{issuer}` holds: how far the rate limit of an issuer is used, and
-// whether it fails. The next leader goes on counting by it, and every control plane can show it.
+// issuerState is what `acme/buckets/{issuer}` holds: how far the rate limit of an issuer is used,
+// and whether it fails. The next leader goes on counting by it, and every control plane can show
+// it.
 type issuerState struct {
 	// Orders is the bucket of new orders.
 	Orders time.Time `json:"orders,omitzero"`
-	// Faults are those in a row, and Downs how often it was sent no orders for a while since it last
-	// did what it was asked.
+	// Faults are those in a row, and Downs how often it was sent no orders for a while because of
+	// them, since it last did what it was asked.
 	Faults int `json:"faults,omitempty"`
 	Downs  int `json:"downs,omitempty"`
 	// Until is when it is sent orders again; Limited says that it has asked for the pause.
