@@ -208,7 +208,7 @@ func (a *Agent) build(p parsed) (err error) {
 	if err != nil {
 		return fmt.Errorf("--state-dir: %w", err)
 	}
-	a.purges.Doubt(doubtFor) // purges of what is stored may have come while the edge was down
+	a.purges.AssumeMissed(missedFor) // purges of what is stored may have come while the edge was down
 	return nil
 }
 
@@ -218,18 +218,18 @@ func (a *Agent) build(p parsed) (err error) {
 func memoryShare(limit int64) int64 { return min(max(limit/4, 1<<20), 128<<20) }
 
 const (
-	// doubtFor is how long hits are revalidated at most because purges may have been missed, if no
+	// missedFor is how long hits are revalidated at most because purges may have been missed, if no
 	// control plane says before that none was.
-	doubtFor = 2 * time.Second
-	// A timer of pulseEvery that is late by stoppedFor shows that the process was stopped, as by
+	missedFor = 2 * time.Second
+	// A timer of stopCheckEvery that is late by stoppedFor shows that the process was stopped, as by
 	// SIGSTOP.
-	pulseEvery = 100 * time.Millisecond
-	stoppedFor = time.Second
+	stopCheckEvery = 100 * time.Millisecond
+	stoppedFor     = time.Second
 )
 
-// pulse has the cache revalidated whenever the process has stood still, until ctx ends.
-func (a *Agent) pulse(ctx context.Context) error {
-	tick := time.NewTicker(pulseEvery)
+// watchStops has the cache revalidated whenever the process has stood still, until ctx ends.
+func (a *Agent) watchStops(ctx context.Context) error {
+	tick := time.NewTicker(stopCheckEvery)
 	defer tick.Stop()
 	last := time.Now()
 	for {
@@ -239,7 +239,7 @@ func (a *Agent) pulse(ctx context.Context) error {
 		case <-tick.C:
 			now := time.Now()
 			if now.Sub(last) > stoppedFor {
-				a.purges.Doubt(doubtFor)
+				a.purges.AssumeMissed(missedFor)
 			}
 			last = now
 		}
@@ -277,7 +277,7 @@ func (a *Agent) hooks() route.Hooks {
 
 // inStep records that a control plane has said that the edge has all there is.
 func (a *Agent) inStep() {
-	a.purges.Trust()
+	a.purges.NoneMissed()
 	a.certs.Connected()
 }
 
@@ -454,7 +454,7 @@ func (a *Agent) run(ctx context.Context, answered chan<- struct{}) error {
 	var back errgroup.Group
 	back.Go(func() error { return a.store.Run(behind) })
 	back.Go(func() error { return a.purges.Run(behind, a.store.Sweep) })
-	back.Go(func() error { return a.pulse(behind) })
+	back.Go(func() error { return a.watchStops(behind) })
 	back.Go(func() error { return a.images.Run(behind) })
 	back.Go(func() error { return a.certs.Run(behind) })
 	back.Go(func() error { return a.serveHealth(behind) })

@@ -43,7 +43,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 			if err != nil {
 				return err
 			}
-			return answerHangups(cmd.Context(), log, hangups, telling(log, c.State, c.Run), nothingToReopen)
+			return answerHangups(cmd.Context(), log, hangups, reporting(log, c.State, c.Run), nothingToReopen)
 		},
 	}
 	f := cmd.Flags()

@@ -51,7 +51,7 @@ OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG=0.01 tr
 			if err != nil {
 				return err
 			}
-			return answerHangups(cmd.Context(), log, hangups, telling(log, agent.State, agent.Run),
+			return answerHangups(cmd.Context(), log, hangups, reporting(log, agent.State, agent.Run),
 				agent.ReopenAccessLog)
 		},
 	}

@@ -55,8 +55,8 @@ func answerHangups(
 // nothingToReopen is for daemons that write no files of their own.
 func nothingToReopen() error { return nil }
 
-// telling runs a daemon, and reports its state to systemd meanwhile.
-func telling(
+// reporting runs a daemon, and reports its state to systemd meanwhile.
+func reporting(
 	log *slog.Logger, state func() systemd.State, run func(context.Context) error,
 ) func(context.Context) error {
 	return func(ctx context.Context) error {

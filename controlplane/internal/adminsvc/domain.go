@@ -37,15 +37,15 @@ func newDomains(s *Service) domains {
 	r.read = func(ctx context.Context, key topology.Key, revision int64) (*topologyv1.CustomDomain, int64, error) {
 		c, at, err := read(ctx, key, revision)
 		if err == nil {
-			err = s.tellDomain(ctx, key, c)
+			err = s.addFacts(ctx, key, c)
 		}
 		return c, at, err
 	}
 	return domains{resource: r}
 }
 
-// tellDomain adds to a domain what is known of it.
-func (s *Service) tellDomain(ctx context.Context, key topology.Key, c *topologyv1.CustomDomain) error {
+// addFacts adds to a domain what is known of it.
+func (s *Service) addFacts(ctx context.Context, key topology.Key, c *topologyv1.CustomDomain) error {
 	known, err := s.store.Facts(ctx, key)
 	if err != nil {
 		return err
@@ -237,7 +237,7 @@ func (s domains) ListCustomDomains(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.tellAll(ctx, account, page.items); err != nil {
+	if err := s.addAllFacts(ctx, account, page.items); err != nil {
 		return nil, err
 	}
 	kept := slices.DeleteFunc(page.items, func(c *topologyv1.CustomDomain) bool { return !filter.matches(c) })
@@ -248,8 +248,8 @@ func (s domains) ListCustomDomains(
 	}, nil
 }
 
-// tellAll adds to domains of an account, in the order of their ids, what is known of them.
-func (s domains) tellAll(ctx context.Context, account string, all []*topologyv1.CustomDomain) error {
+// addAllFacts adds to domains of an account, in the order of their ids, what is known of them.
+func (s domains) addAllFacts(ctx context.Context, account string, all []*topologyv1.CustomDomain) error {
 	if len(all) == 0 {
 		return nil
 	}

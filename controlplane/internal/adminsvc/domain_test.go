@@ -80,7 +80,7 @@ func TestWhoIsBelieved(t *testing.T) {
 	}
 }
 
-// A domain that is deleted and comes back by a rollback begins anew: meanwhile it may have become
+// A domain that is deleted and comes back by a rollback begins anew: meanwhile it may have changeTo
 // somebody else's.
 func TestRollbackProvesNothing(t *testing.T) {
 	t.Parallel()

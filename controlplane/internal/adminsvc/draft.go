@@ -220,7 +220,7 @@ func (t *table[M]) written(revision int64) {
 	}
 }
 
-func (t *table[M]) become(next *store.State) {
+func (t *table[M]) changeTo(next *store.State) {
 	for id := range t.all {
 		t.remove(id)
 	}
@@ -338,13 +338,13 @@ func (d *draft) written(revision int64) {
 	d.domains.written(revision)
 }
 
-// become makes the draft lead to another state of the account.
-func (d *draft) become(next *store.State) {
-	d.account.become(next)
-	d.origins.become(next)
-	d.secrets.become(next)
-	d.endpoints.become(next)
-	d.domains.become(next)
+// changeTo makes the draft lead to another state of the account.
+func (d *draft) changeTo(next *store.State) {
+	d.account.changeTo(next)
+	d.origins.changeTo(next)
+	d.secrets.changeTo(next)
+	d.endpoints.changeTo(next)
+	d.domains.changeTo(next)
 }
 
 func (d *draft) putAccount(a *topologyv1.Account) {

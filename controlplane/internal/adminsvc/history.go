@@ -76,7 +76,7 @@ func (s histories) DiffRevisions(
 	if err != nil {
 		return nil, err
 	}
-	d.become(to)
+	d.changeTo(to)
 	list := &changeList{listed: make(map[topology.Key]bool)}
 	list.differing(d, store.MaxResources*10)
 	return &adminv1.DiffRevisionsResponse{Changes: list.changes, Revision: revision}, nil
@@ -130,10 +130,10 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 // keeps its state, which is no matter of the account's admins; one that comes back begins as a new
 // one does.
 func (d *draft) rollBack(was *store.State) {
-	d.origins.become(was)
-	d.secrets.become(was)
-	d.endpoints.become(was)
-	d.domains.become(was)
+	d.origins.changeTo(was)
+	d.secrets.changeTo(was)
+	d.endpoints.changeTo(was)
+	d.domains.changeTo(was)
 	for id, stored := range d.domains.next {
 		if !there(stored) {
 			continue

@@ -149,7 +149,7 @@ func (s *Service) replayed(ctx context.Context, account string, at int64) (*draf
 	if err != nil {
 		return nil, err
 	}
-	d.become(next)
+	d.changeTo(next)
 	return d, nil
 }
 

@@ -111,15 +111,15 @@ func (s origins) ListOrigins(
 	if err != nil {
 		return nil, err
 	}
-	if err := s.tellSecrets(ctx, account, page); err != nil {
+	if err := s.markSecretsSet(ctx, account, page); err != nil {
 		return nil, err
 	}
 	addHealth(s.fleet.Edges(), account, page.items...)
 	return &adminv1.ListOriginsResponse{Origins: page.items, NextPageToken: page.next, Revision: page.revision}, nil
 }
 
-// tellSecrets sets, in a page of origins, which of their secrets hold a value.
-func (s *Service) tellSecrets(ctx context.Context, account string, page listing[*topologyv1.Origin]) error {
+// markSecretsSet sets, in a page of origins, which of their secrets hold a value.
+func (s *Service) markSecretsSet(ctx context.Context, account string, page listing[*topologyv1.Origin]) error {
 	if len(page.items) == 0 {
 		return nil
 	}

@@ -82,7 +82,7 @@ func (s domains) UploadCertificate(
 		return nil, err
 	}
 	if out.committed && out.draft != nil {
-		if err := s.tellDomain(ctx, key, c); err != nil { // the write is done
+		if err := s.addFacts(ctx, key, c); err != nil { // the write is done
 			s.log.WarnContext(ctx, "adminsvc: read what is known of a domain", "domain", key.Name(), "error", err)
 		}
 	}

@@ -192,41 +192,43 @@ func (s *Service) Run(ctx context.Context) error {
 	defer spreading.Wait()
 	ticker := time.NewTicker(2 * time.Second)
 	defer ticker.Stop()
-	var herd herd
+	var burst burst
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 			s.endStuck()
-			if herd.over(s.begun()) {
+			if burst.over(s.begun()) {
 				debug.FreeOSMemory()
 			}
 		}
 	}
 }
 
-// herd notices when many streams have begun at about the same time. What that takes, handshakes and
-// states most of all, is much more than what the streams hold then, and Go would keep most of it.
-type herd struct {
-	before, last uint64 // streams that had begun when the last herd was over, and at the last look
+// burst detects that many streams have begun at about the same time. What that takes, handshakes
+// and states most of all, is much more than the streams need afterwards, and Go would keep most of
+// the memory.
+type burst struct {
+	before, last uint64 // streams that had begun when the last burst was over, and at the last look
 	quiet        int    // looks since then without a new one
 }
 
 const (
-	// herdSize streams are a herd, which is over after herdQuiet looks without another one.
-	herdSize  = 500
-	herdQuiet = 5
+	// A burst has burstSize streams at least. It is over after burstQuiet looks without another
+	// one.
+	burstSize  = 500
+	burstQuiet = 5
 )
 
-// over reports, at each look, whether a herd has come whose last one was some time ago.
-func (h *herd) over(begun uint64) bool {
+// over is called at each look, and reports whether a burst has just ended.
+func (h *burst) over(begun uint64) bool {
 	if begun != h.last {
 		h.last, h.quiet = begun, 0
 		return false
 	}
 	h.quiet++
-	if h.quiet < herdQuiet || begun-h.before < herdSize {
+	if h.quiet < burstQuiet || begun-h.before < burstSize {
 		return false
 	}
 	h.before = begun

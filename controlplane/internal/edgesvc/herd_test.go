@@ -58,15 +58,15 @@ func TestHerdOfEdgesIsInStepAgain(t *testing.T) {
 	// So that one turn is left, on a machine of any size.
 	await.True(t, "all turns are given back", func() bool { return p.full.TryAcquire(others) })
 	defer p.full.Release(others)
-	var herd []*agent
+	var burst []*agent
 	for i, a := range before {
 		if i%2 == 0 {
-			herd = append(herd, connect(t, p, a.resume(), holding(a)))
+			burst = append(burst, connect(t, p, a.resume(), holding(a)))
 		} else {
-			herd = append(herd, connect(t, p, hello(fmt.Sprint("e", i))))
+			burst = append(burst, connect(t, p, hello(fmt.Sprint("e", i))))
 		}
 	}
-	for i, a := range herd {
+	for i, a := range burst {
 		came := a
 		a = until(i, a, func(e *feedtest.Edge) bool { return e.Revision >= last })
 		a.mu.Lock()

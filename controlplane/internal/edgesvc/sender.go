@@ -59,7 +59,7 @@ func (st *stream) send() {
 		if due == 0 {
 			return
 		}
-		if err := st.attend(st.ctx, due); err != nil {
+		if err := st.doDue(st.ctx, due); err != nil {
 			st.end(err)
 			return // busy, so that no other begins
 		}
@@ -87,8 +87,8 @@ func (st *stream) stopSender() {
 	}
 }
 
-// attend does what is due.
-func (st *stream) attend(ctx context.Context, due uint32) error {
+// doDue does what is due.
+func (st *stream) doDue(ctx context.Context, due uint32) error {
 	if due&beginDue != 0 {
 		if err := st.welcome(); err != nil {
 			return err

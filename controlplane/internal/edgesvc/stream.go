@@ -334,7 +334,7 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 		st.svc.log.Warn("edgesvc: edge refused a resource", "edge", st.hello.GetId(), "key", nack.GetKey(),
 			"revision", nack.GetRevision(), "reason", fleet.Brief(nack.GetReason()))
 	}
-	if st.win.covers(ack.GetApplied()) && !st.rightly(ack) {
+	if st.win.covers(ack.GetApplied()) && !st.matches(ack) {
 		// It may be about another history, in which the edge stood before the state that it is
 		// being sent.
 		st.svc.cfg.Fleet.Acknowledge(&st.conn, ack, 0, false, false)
@@ -355,9 +355,9 @@ func (st *stream) takeAck(ack *edgev1.Ack) {
 	}
 }
 
-// rightly reports whether the agent holds what it was sent, as far as is known. A difference is a
+// matches reports whether the agent holds what it was sent, as far as is known. A difference is a
 // fault of one of the two, which a full state repairs.
-func (st *stream) rightly(ack *edgev1.Ack) bool {
+func (st *stream) matches(ack *edgev1.Ack) bool {
 	if len(ack.GetDigest()) == 0 {
 		return true
 	}

@@ -144,7 +144,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	defer cancel()
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = f.presence.Run(ctx) })
-	parts.Go(func() { f.meet(ctx) })
+	parts.Go(func() { f.watchPeers(ctx) })
 	parts.Go(func() { f.save(ctx) })
 	parts.Go(func() { f.forgetOldEdges(ctx) })
 	parts.Go(func() { f.watchRefusals(ctx) })

@@ -125,8 +125,8 @@ func (p *peer) resource(epoch string, m *fleetv1.Member) *topologyv1.Edge {
 	return e
 }
 
-// meet watches etcd for other control planes, and follows each, until ctx ends.
-func (f *Fleet) meet(ctx context.Context) {
+// watchPeers watches etcd for other control planes, and follows each, until ctx ends.
+func (f *Fleet) watchPeers(ctx context.Context) {
 	var links sync.WaitGroup
 	defer links.Wait()
 	_ = f.cfg.Store.WatchFleet(ctx, "", func(entries []store.Entry, epoch string, revision int64) {

@@ -120,7 +120,7 @@ func (f *Fleet) waitIn(
 func (f *Fleet) Refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshFor)
 	defer cancel()
-	if err := f.meetHistory(ctx); errors.Is(err, store.ErrEpochChanged) {
+	if err := f.awaitHistory(ctx); errors.Is(err, store.ErrEpochChanged) {
 		return err
 	}
 	barriers, err := f.barriers(ctx)
@@ -144,7 +144,7 @@ func (f *Fleet) Refresh(ctx context.Context) error {
 // returns its view from there on.
 func (f *Fleet) viewFrom(ctx context.Context, revision int64) (*feed.View, error) {
 	feed := f.cfg.Feed
-	if err := f.meetHistory(ctx); err != nil {
+	if err := f.awaitHistory(ctx); err != nil {
 		return nil, err
 	}
 	if feed.Revision() < revision {
@@ -162,9 +162,9 @@ func (f *Fleet) viewFrom(ctx context.Context, revision int64) (*feed.View, error
 	return feed.View(), nil
 }
 
-// meetHistory returns when the feed is in the history that etcd holds: a revision of another one
+// awaitHistory returns when the feed is in the history that etcd holds: a revision of another one
 // says nothing.
-func (f *Fleet) meetHistory(ctx context.Context) error {
+func (f *Fleet) awaitHistory(ctx context.Context) error {
 	for {
 		err := f.cfg.Store.CheckHistory(ctx)
 		if err == nil {

@@ -178,7 +178,7 @@ func (r *Registry) loadEdges(entries []store.Entry, _ string, _ int64) {
 	r.loaded[identities] = true
 	r.mu.Unlock()
 	for id := range before {
-		r.tell(id)
+		r.notify(id)
 	}
 }
 
@@ -187,10 +187,10 @@ func (r *Registry) takeEdge(e store.Entry) {
 	r.mu.Lock()
 	r.putEdge(e)
 	r.mu.Unlock()
-	r.tell(strings.TrimPrefix(e.Key, identities))
+	r.notify(strings.TrimPrefix(e.Key, identities))
 }
 
-func (r *Registry) tell(id string) {
+func (r *Registry) notify(id string) {
 	if r.changed != nil {
 		r.changed(id)
 	}

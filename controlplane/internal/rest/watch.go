@@ -50,7 +50,7 @@ func (h *Handler) watchEdges(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(h.ended, cancel)()
 	s := &events{w: w, control: http.NewResponseController(w), revision: -1}
-	err := h.admin.WatchEdges(adminconn.Direct(r.WithContext(ctx)), s.tell)
+	err := h.admin.WatchEdges(adminconn.Direct(r.WithContext(ctx)), s.send)
 	switch {
 	case err == nil, s.failed:
 	case !s.begun:
@@ -85,13 +85,13 @@ type events struct {
 	said          time.Time
 }
 
-// tell sends what has changed:
+// send sends what has changed:
 //
 //	reset     discard what was sent before
 //	edge      an edge that is new or has changed
 //	left      an edge that is no longer remembered: its name
 //	revision  that of the topology; all edges before it were as they stood then
-func (e *events) tell(change adminsvc.EdgesChange) error {
+func (e *events) send(change adminsvc.EdgesChange) error {
 	if !e.begun {
 		fields := e.w.Header()
 		fields.Set("Content-Type", eventStream)

@@ -271,7 +271,7 @@ func (s *Store) CheckHistory(ctx context.Context) error {
 		return nil
 	case errors.Is(err, errHistoryLost):
 		select {
-		case s.doubt <- struct{}{}:
+		case s.recheck <- struct{}{}:
 		default:
 		}
 		return fmt.Errorf("%w: %w", ErrEpochChanged, err)

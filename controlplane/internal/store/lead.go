@@ -174,7 +174,7 @@ func (s *Store) watchDomainsOnce(ctx context.Context, w DomainWatch) error {
 	}
 	w.Begin()
 	records, facts := s.keys.kind(topology.KindCustomDomains), s.keys.prefix+"dom/"
-	tell := func(kv *mvccpb.KeyValue, gone bool) { s.tellDomain(w, records, kv, gone) }
+	tell := func(kv *mvccpb.KeyValue, gone bool) { s.notifyDomain(w, records, kv, gone) }
 	for _, folder := range []string{records, facts} {
 		if err := s.eachAt(ctx, folder, revision, tell); err != nil {
 			return err
@@ -219,7 +219,7 @@ func (s *Store) watchDomainsOnce(ctx context.Context, w DomainWatch) error {
 	}
 }
 
-func (s *Store) tellDomain(w DomainWatch, records string, kv *mvccpb.KeyValue, gone bool) {
+func (s *Store) notifyDomain(w DomainWatch, records string, kv *mvccpb.KeyValue, gone bool) {
 	if len(kv.Key) > len(records) && string(kv.Key[:len(records)]) == records {
 		key, err := s.keys.parse(kv.Key)
 		if err != nil {

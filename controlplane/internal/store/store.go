@@ -93,7 +93,7 @@ type Store struct {
 	alone    bool
 	follower atomic.Pointer[Follower] // while Follow runs
 	kick     chan struct{}            // wakes Run to delete an account
-	doubt    chan struct{}            // makes the follower look whether the history goes on
+	recheck  chan struct{}            // makes the follower look whether the history goes on
 
 	status     atomic.Pointer[Status]    // what measure has last found, nil before
 	followed   atomic.Pointer[knowledge] // what the follower knows of etcd, nil before it knows anything
@@ -145,7 +145,7 @@ func open(ctx context.Context, cfg Config) (*Store, standing, error) {
 		metrics: newMetrics(cfg.Registerer),
 		alone:   cfg.Alone,
 		kick:    make(chan struct{}, 1),
-		doubt:   make(chan struct{}, 1),
+		recheck: make(chan struct{}, 1),
 
 		queueBytes: maxQueueBytes,
 	}

@@ -152,7 +152,7 @@ func (w *watch) read(ctx context.Context, known knowledge) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.store.doubt:
+		case <-w.store.recheck:
 			ask = true
 		case <-ticker.C:
 			ask = true

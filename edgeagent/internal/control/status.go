@@ -192,8 +192,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	if !s.AsOf.IsZero() {
 		gauge(m.age, s.Age.Seconds())
 	}
-	gauge(m.durable, truth(s.Durable))
-	gauge(m.connected, truth(s.Server != ""))
+	gauge(m.durable, toFloat(s.Durable))
+	gauge(m.connected, toFloat(s.Server != ""))
 	gauge(m.rejected, float64(s.Rejected))
 	m.lag.Collect(out)
 	m.resyncs.Collect(out)
@@ -202,7 +202,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func truth(v bool) float64 {
+func toFloat(v bool) float64 {
 	if v {
 		return 1
 	}

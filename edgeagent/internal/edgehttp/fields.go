@@ -114,15 +114,15 @@ func (x *exchange) addHead(t *topology.Target, r *httpcache.Reply) {
 		x.addID()
 	}
 	if t.Endpoint.WalkHeader && len(r.Steps) > 0 {
-		x.add(walkField, toldWalk(r.Steps))
+		x.add(walkField, walkSteps(r.Steps))
 	}
 }
 
 // walkField is the field that describes the walk. It is about one reply and is never stored.
 const walkField = "Edgewalk-Walk"
 
-// toldWalk lists what each step that was asked has answered.
-func toldWalk(steps []walk.StepReport) string {
+// walkSteps lists what each step that was asked has answered.
+func walkSteps(steps []walk.StepReport) string {
 	var b strings.Builder
 	for _, s := range steps {
 		if s.Skipped {

@@ -14,8 +14,8 @@ const (
 	defaultMaxRequests    = 20_000
 )
 
-// seldom logs what may happen often at most once in each seldomTime.
-type seldom struct {
+// rareLog logs what may happen often at most once in each rareLogEvery.
+type rareLog struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
@@ -23,13 +23,13 @@ type seldom struct {
 	quiet int // how often nothing was said since
 }
 
-const seldomTime = 10 * time.Second
+const rareLogEvery = 10 * time.Second
 
-func (s *seldom) error(message string, args ...any) {
+func (s *rareLog) error(message string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if !s.last.IsZero() && now.Sub(s.last) < seldomTime {
+	if !s.last.IsZero() && now.Sub(s.last) < rareLogEvery {
 		s.quiet++
 		return
 	}

@@ -93,7 +93,7 @@ type Server struct {
 
 	locations *locations
 
-	acceptErrors, panics seldom
+	acceptErrors, panics rareLog
 }
 
 // places are those of clients and those of accounts. A request takes one of each.
@@ -121,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, requests: newPlaces(cfg.MaxRequests), waiting: newPlaces(cfg.MaxRequests * 3 / 4),
 		pending:   pendingHosts{added: make(chan struct{}, 1)},
-		locations: newLocations(), acceptErrors: seldom{log: cfg.Logger}, panics: seldom{log: cfg.Logger},
+		locations: newLocations(), acceptErrors: rareLog{log: cfg.Logger}, panics: rareLog{log: cfg.Logger},
 	}
 	s.metrics = newMetrics(cfg.Registerer, cfg.Series, cfg.Table, s.requests.clients.Taken)
 	s.access = newAccessLog(cfg.AccessLog, cfg.AccessLogSample,

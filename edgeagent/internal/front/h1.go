@@ -83,12 +83,12 @@ func (c *conn) serveH1() {
 	}
 	goesOn := h.serve(true)
 	h.release()
-	c.carryOn(goesOn)
+	c.serveMore(goesOn)
 }
 
-// carryOn answers further requests of a connection, if it stays open, until its loop can take it
+// serveMore answers further requests of a connection, if it stays open, until its loop can take it
 // back.
-func (c *conn) carryOn(goesOn bool) {
+func (c *conn) serveMore(goesOn bool) {
 	for goesOn {
 		if c.loop != nil && !c.waited {
 			if c.attach() {

@@ -344,7 +344,7 @@ func (h *h2conn) data(stream uint32, length, content int, ends bool) error {
 	case ends:
 		st.ended = true
 	}
-	st.poke()
+	st.notify()
 	if content == 0 && !ends {
 		return h.glitchLocked(0)
 	}

@@ -103,7 +103,7 @@ func (h *h2conn) trailers(id uint32) error {
 		h.reset(open, codeProtocol)
 	default:
 		open.ended = true
-		open.poke()
+		open.notify()
 	}
 	return nil
 }

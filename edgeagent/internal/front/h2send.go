@@ -124,7 +124,7 @@ func (h *h2conn) drop(st *h2stream) {
 	if st.cancel != nil {
 		st.cancel()
 	}
-	st.poke()
+	st.notify()
 }
 
 // endStreams ends all streams.
@@ -283,7 +283,7 @@ func (h *h2conn) round() {
 			if err != nil || st.gone {
 				b = b[:at]
 				st.broken = err != nil
-				st.poke()
+				st.notify()
 				continue
 			}
 			st.offset += n
@@ -317,7 +317,7 @@ func (h *h2conn) round() {
 	}
 	for _, st := range h.sent {
 		st.pending = h.over
-		st.poke()
+		st.notify()
 	}
 	clear(h.sent)
 	h.sent = h.sent[:0]
@@ -338,7 +338,7 @@ func (h *h2conn) passOn() {
 		return
 	}
 	if len(h.ready) > 0 && h.window > 0 {
-		h.ready[0].poke()
+		h.ready[0].notify()
 		return
 	}
 	h.goroutines++

@@ -161,8 +161,8 @@ func (st *h2stream) finish() {
 	}
 }
 
-// poke wakes the handler that waits.
-func (st *h2stream) poke() {
+// notify wakes the handler that waits.
+func (st *h2stream) notify() {
 	select {
 	case st.wake <- struct{}{}:
 	default:

@@ -226,7 +226,7 @@ func (l *loop) serve(c *conn, ended bool) (runs bool) {
 			c.fresh = false
 			if c.fd < 0 {
 				h.release()
-				c.carryOn(goesOn)
+				c.serveMore(goesOn)
 				return false
 			}
 			if goesOn && c.armIdle(idleTime) {

@@ -41,7 +41,7 @@ type health struct {
 	mu        sync.Mutex
 	asked     time.Time // last
 	breaker   guard.Breaker
-	doubt     guard.Doubt
+	failures  guard.Failures
 	known     []known
 	turns     int // how many probes there were
 	retries   guard.Budget
@@ -242,11 +242,11 @@ func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v
 	switch {
 	case a.elsewhere: // caused by another host
 	case failed:
-		if h.doubt.Fail(now, h.path(k, ask)) {
+		if h.failures.Fail(now, h.path(k, ask)) {
 			h.breaker.Suspect()
 		}
 	case v != begun:
-		h.doubt.Succeed(now)
+		h.failures.Succeed(now)
 	}
 	if a.hasFile() && !a.elsewhere {
 		h.remember(o, ask)
@@ -281,7 +281,7 @@ func (h *health) finished() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.failing = false
-	h.doubt.Succeed(now)
+	h.failures.Succeed(now)
 }
 
 func (h *health) moved(yes bool, to guard.State) {

@@ -88,8 +88,8 @@ func TestUnwantedBodiesAreNoFailure(t *testing.T) {
 	h := c.healths.of(web.Kind, o, newAsk())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.doubt.Failed() != 0 {
-		t.Errorf("%d bodies are held against the origin", h.doubt.Failed())
+	if h.failures.Failed() != 0 {
+		t.Errorf("%d bodies are held against the origin", h.failures.Failed())
 	}
 }
 
@@ -110,7 +110,7 @@ func TestHurryIsNoFailure(t *testing.T) {
 		h := c.healths.of(web.Kind, o, newAsk())
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.doubt.Failed()
+		return h.failures.Failed()
 	}
 	if n := failures(); n != 0 {
 		t.Errorf("%d failures for a hurry", n)

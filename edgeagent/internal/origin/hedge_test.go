@@ -192,8 +192,8 @@ func TestHedgeThatFails(t *testing.T) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.doubt.Failed() != 1 || h.caps.Pending != 0 || h.caps.Open != 0 {
-		t.Errorf("%d failures, %d pending, %d open", h.doubt.Failed(), h.caps.Pending, h.caps.Open)
+	if h.failures.Failed() != 1 || h.caps.Pending != 0 || h.caps.Open != 0 {
+		t.Errorf("%d failures, %d pending, %d open", h.failures.Failed(), h.caps.Pending, h.caps.Open)
 	}
 }
 

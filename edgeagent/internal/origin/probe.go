@@ -136,7 +136,7 @@ func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *healt
 	}
 	q, sure := h.probe(k, o, ask)
 	if !sure && !h.breaker.Opened() {
-		h.breaker.Acquit() // nothing could confirm it
+		h.breaker.ClearSuspicion() // nothing could confirm it
 		return nil, false
 	}
 	done = make(chan struct{})
@@ -199,7 +199,7 @@ func (h *health) probed(q *Ask, a *Answer, sure bool) {
 		if i >= 0 {
 			h.known[i].failed = 0
 		}
-		h.doubt = guard.Doubt{}
+		h.failures = guard.Failures{}
 		h.moved(b.Close(now), guard.Closed)
 		return
 	}

@@ -382,14 +382,14 @@ func TestDoubtIsAboutWhatWasThereBefore(t *testing.T) {
 		}
 	}
 	check("at first", None, None)
-	table.Doubt(2 * time.Second)
-	check("in doubt", Soft, None)
+	table.AssumeMissed(2 * time.Second)
+	check("in missed", Soft, None)
 	if v := table.Check(&Scope{}, 1); v != None {
 		t.Errorf("a memory is doubted: %v", v)
 	}
-	table.Trust()
+	table.NoneMissed()
 	check("trusted", None, None)
-	table.Doubt(2 * time.Second)
+	table.AssumeMissed(2 * time.Second)
 	now = now.Add(2 * time.Second)
 	check("when nobody answers", None, None)
 }

@@ -14,17 +14,17 @@ import (
 type Table struct {
 	now      func() time.Time
 	accounts atomic.Pointer[persistent.Map[*account]] // by uid
-	doubt    atomic.Pointer[doubt]                    // nil without one
+	missed   atomic.Pointer[missed]                   // nil without one
 	hard     atomic.Int64                             // counts what may have made stored replies unusable
 
 	mu    sync.Mutex          // held by writers
 	dirty map[string]struct{} // uids of accounts that tidy has to look at
 }
 
-// doubt is a time in which purges may have been missed.
-type doubt struct{ since, until time.Time }
+// missed says that purges may have been missed before since. It holds until until.
+type missed struct{ since, until time.Time }
 
-// New returns a table without purges. The clock is that of doubts; nil stands for time.Now.
+// New returns a table without purges. now is the clock of AssumeMissed; nil stands for time.Now.
 func New(now func() time.Time) *Table {
 	if now == nil {
 		now = time.Now
@@ -111,15 +111,15 @@ func (t *Table) ForgetAll() {
 	clear(t.dirty)
 }
 
-// Doubt has what was asked for before now revalidated before its next use, for at most so long,
-// until [Table.Trust] says that no purge was missed.
-func (t *Table) Doubt(patience time.Duration) {
+// AssumeMissed says that purges may have been missed. What was asked for before now is then
+// revalidated before its next use, until [Table.NoneMissed] is called, or for patience.
+func (t *Table) AssumeMissed(patience time.Duration) {
 	now := t.now()
-	t.doubt.Store(&doubt{since: now, until: now.Add(patience)})
+	t.missed.Store(&missed{since: now, until: now.Add(patience)})
 }
 
-// Trust ends a doubt.
-func (t *Table) Trust() { t.doubt.Store(nil) }
+// NoneMissed says that no purge was missed.
+func (t *Table) NoneMissed() { t.missed.Store(nil) }
 
 // Check returns the verdict on what has a scope and an asof.
 func (t *Table) Check(sc *Scope, asof int64) Verdict {
@@ -130,11 +130,11 @@ func (t *Table) Check(sc *Scope, asof int64) Verdict {
 	return a.check(sc, asof)
 }
 
-// CheckStored returns the verdict at now on what was asked for at requested, and may be older than
-// this process: while there is a doubt about what it was before, it is [Soft] at least.
+// CheckStored returns the verdict at now on a reply that was asked for at requested, and may be
+// older than this process: while purges may have been missed before, it is [Soft] at least.
 func (t *Table) CheckStored(sc *Scope, asof int64, requested, now time.Time) Verdict {
 	v := t.Check(sc, asof)
-	if d := t.doubt.Load(); v == None && d != nil && requested.Before(d.since) && now.Before(d.until) {
+	if d := t.missed.Load(); v == None && d != nil && requested.Before(d.since) && now.Before(d.until) {
 		return Soft
 	}
 	return v

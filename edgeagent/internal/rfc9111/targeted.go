@@ -22,7 +22,7 @@ func ParseTargeted(lines []string) (d Directives, ok bool) {
 		if p.s == "" {
 			break
 		}
-		if !p.eat(',') {
+		if !p.consume(',') {
 			return Directives{}, false
 		}
 		if p.skipOWS(); p.s == "" {
@@ -77,7 +77,7 @@ type sfValue struct {
 // sfParser reads the structured fields grammar. s is what remains.
 type sfParser struct{ s string }
 
-func (p *sfParser) eat(c byte) bool {
+func (p *sfParser) consume(c byte) bool {
 	if p.s == "" || p.s[0] != c {
 		return false
 	}
@@ -103,7 +103,7 @@ func (p *sfParser) member() (key string, v sfValue, ok bool) {
 		return "", v, false
 	}
 	v = sfValue{kind: sfTrue}
-	if p.eat('=') {
+	if p.consume('=') {
 		if strings.HasPrefix(p.s, "(") {
 			v, ok = p.innerList()
 		} else {
@@ -124,12 +124,12 @@ func (p *sfParser) key() (string, bool) {
 }
 
 func (p *sfParser) parameters() bool {
-	for p.eat(';') {
+	for p.consume(';') {
 		p.s = strings.TrimLeft(p.s, " ")
 		if _, ok := p.key(); !ok {
 			return false
 		}
-		if p.eat('=') {
+		if p.consume('=') {
 			if _, ok := p.bareItem(); !ok {
 				return false
 			}
@@ -139,10 +139,10 @@ func (p *sfParser) parameters() bool {
 }
 
 func (p *sfParser) innerList() (sfValue, bool) {
-	p.eat('(')
+	p.consume('(')
 	for {
 		p.s = strings.TrimLeft(p.s, " ")
-		if p.eat(')') {
+		if p.consume(')') {
 			return sfValue{}, true
 		}
 		if _, ok := p.bareItem(); !ok || !p.parameters() {
@@ -168,7 +168,7 @@ func (p *sfParser) bareItem() (sfValue, bool) {
 	case c == '-' || isDigit(c):
 		return p.number()
 	case c == '@':
-		p.eat('@')
+		p.consume('@')
 		v, ok := p.number()
 		return sfValue{}, ok && v.kind == sfInteger
 	case c == '*' || isLower(c) || isUpper(c):
@@ -178,7 +178,7 @@ func (p *sfParser) bareItem() (sfValue, bool) {
 }
 
 func (p *sfParser) quoted() (sfValue, bool) {
-	p.eat('"')
+	p.consume('"')
 	var b strings.Builder
 	for p.s != "" {
 		c := p.s[0]
@@ -201,33 +201,33 @@ func (p *sfParser) quoted() (sfValue, bool) {
 }
 
 func (p *sfParser) boolean() (sfValue, bool) {
-	p.eat('?')
-	if p.eat('1') {
+	p.consume('?')
+	if p.consume('1') {
 		return sfValue{kind: sfTrue}, true
 	}
-	return sfValue{kind: sfFalse}, p.eat('0')
+	return sfValue{kind: sfFalse}, p.consume('0')
 }
 
 func (p *sfParser) bytes() (sfValue, bool) {
-	p.eat(':')
+	p.consume(':')
 	p.take(func(c byte) bool {
 		return isLower(c) || isUpper(c) || isDigit(c) || c == '+' || c == '/' || c == '='
 	})
-	return sfValue{}, p.eat(':')
+	return sfValue{}, p.consume(':')
 }
 
 // number reads an integer of at most 15 digits or a decimal of at most 12 + 3 (RFC 9651 3.3.1,
 // 3.3.2).
 func (p *sfParser) number() (sfValue, bool) {
 	sign := ""
-	if p.eat('-') {
+	if p.consume('-') {
 		sign = "-"
 	}
 	whole := p.take(isDigit)
 	if whole == "" || len(whole) > 15 {
 		return sfValue{}, false
 	}
-	if !p.eat('.') {
+	if !p.consume('.') {
 		return sfValue{sfInteger, sign + whole}, true
 	}
 	fraction := p.take(isDigit)

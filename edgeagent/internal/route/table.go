@@ -258,7 +258,7 @@ func (t *Table) Apply(s Step) (Result, error) {
 		b.openAgain()
 	}
 	next, result := b.finish(s)
-	t.tellBefore(s, old, b)
+	t.callHooksBefore(s, old, b)
 	t.holdings, t.shared, t.given, t.unusable, t.ring = b.holdings, b.shared, b.given, b.unusable, b.ring
 	t.root.Store(next)
 	if t.hooks.Applied != nil {
@@ -301,8 +301,8 @@ func (t *Table) builder(s Step) *builder {
 	return b
 }
 
-// tellBefore calls the hooks that have to run before requests see the step.
-func (t *Table) tellBefore(s Step, old *Root, b *builder) {
+// callHooksBefore calls the hooks that have to run before requests see the step.
+func (t *Table) callHooksBefore(s Step, old *Root, b *builder) {
 	if t.hooks.Epoch != nil && s.Epoch != "" && s.Epoch != old.epoch {
 		t.hooks.Epoch(s.Epoch)
 	}

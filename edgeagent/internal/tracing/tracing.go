@@ -81,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Exporter, error) {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
 	return &Exporter{sdktrace.NewTracerProvider(
-		sdktrace.WithResource(about), sdktrace.WithBatcher(&telling{SpanExporter: client, log: cfg.Logger}),
+		sdktrace.WithResource(about), sdktrace.WithBatcher(&lossLogger{SpanExporter: client, log: cfg.Logger}),
 	)}, nil
 }
 
@@ -97,18 +97,18 @@ const closeTime = 2 * time.Second
 func (e *Exporter) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	_ = e.provider.Shutdown(ctx) // telling has said what could not be sent.
+	_ = e.provider.Shutdown(ctx) // lossLogger has said what could not be sent.
 }
 
-// telling logs that spans are lost once, and not for each batch.
-type telling struct {
+// lossLogger logs that spans are lost once, and not for each batch.
+type lossLogger struct {
 	sdktrace.SpanExporter
 	log  *slog.Logger
 	lost atomic.Bool
 }
 
 // ExportSpans implements [sdktrace.SpanExporter].
-func (e *telling) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+func (e *lossLogger) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	switch lost := err != nil; {
 	case e.lost.Swap(lost) == lost:

@@ -1,4 +1,4 @@
-// Package guard keeps one origin in trouble from the rest: a breaker and the doubt that may open
+// Package guard keeps one origin in trouble from the rest: a breaker and the failures that may open
 // it, budgets of what is asked in addition, caps on what is under way, what is known of its
 // addresses, and which addresses there may be. None has a lock of its own.
 package guard
@@ -75,8 +75,8 @@ func (b *Breaker) Suspect() { b.suspect = b.suspect || !b.Opened() }
 // Suspected reports whether the origin is suspect, or was when the breaker opened.
 func (b *Breaker) Suspected() bool { return b.suspect }
 
-// Acquit ends the suspicion, because nothing can confirm it.
-func (b *Breaker) Acquit() { b.suspect = false }
+// ClearSuspicion ends the suspicion, because nothing can confirm it.
+func (b *Breaker) ClearSuspicion() { b.suspect = false }
 
 // Begin records that a probe begins, and End that it has ended.
 func (b *Breaker) Begin(now time.Time) { b.asking, b.asked = true, now }
