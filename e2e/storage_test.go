@@ -84,7 +84,7 @@ urlEndpoints: [{id: default, origins: [down, inward, fine]}]
 	})
 	has(t, "get origins", text, "failed: the connection was refused", `config: host "169.254.169.254"`)
 	has(t, "explain", f.do(t, "explain", "http://localhost/unwell/a.txt", "--edge", "eu-1"),
-		"the connection was refused", "address 169.254.169.254 is never allowed", "metadata services are never allowed",
+		"the connection was refused", "its address is never allowed", "metadata services are never allowed",
 		"200: found at fine")
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -76,6 +77,19 @@ type Agent struct {
 // listeners are the agent's sockets; all but metrics may be nil.
 type listeners struct{ http, https, metrics, debug net.Listener }
 
+// own are the addresses that the sockets listen at.
+func (l *listeners) own() (all []netip.AddrPort) {
+	for _, one := range []net.Listener{l.http, l.https, l.metrics, l.debug} {
+		if one == nil {
+			continue
+		}
+		if at, err := netip.ParseAddrPort(one.Addr().String()); err == nil {
+			all = append(all, at)
+		}
+	}
+	return all
+}
+
 // New binds the sockets, opens the folders, and brings back the last good topology, so that Run
 // serves at once. An error says which flag to change, and leaves nothing behind. An agent that New
 // returned must be Run.
@@ -127,6 +141,7 @@ func (a *Agent) build(p parsed) (err error) {
 	}
 	originConfig := origin.Config{
 		Version: cfg.Version, AllowPrivate: cfg.AllowPrivateOrigins, AllowCIDRs: p.allow,
+		Own:                     a.listeners.own(),
 		AllowAmbientCredentials: cfg.AllowAmbientCredentials, VerifyTLS: cfg.VerifyOriginTLS, LoopID: a.loopID,
 		MediaURL: a.mediaURL, MediaToken: p.token, Registerer: a.registry,
 	}

@@ -49,6 +49,20 @@ func TestLoops(t *testing.T) {
 	}
 }
 
+// No origin leads to a listener of the edge itself, though private addresses are allowed.
+func TestOwnListenersAreNoOrigins(t *testing.T) {
+	t.Parallel()
+	l := newLone(t)
+	for i, at := range []string{l.Addresses().Metrics, l.Addresses().HTTP} {
+		l.step(i == 0, shop("http://"+at))
+		l.get("/metrics")
+		got := l.report().GetOrigins()
+		if len(got) != 1 || !strings.Contains(got[0].GetLastError(), "the edge itself") {
+			t.Errorf("%s: reported %v", at, got)
+		}
+	}
+}
+
 // The report names the origins that are not well, and no more once they have left.
 func TestReportNamesUnwellOrigins(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"net/netip"
 	"net/textproto"
 	"slices"
 	"strconv"
@@ -145,7 +146,13 @@ func (c *compilation) origin(id string) {
 		c.reject(KindOrigins, id, stored.ModRevision, err)
 		return
 	}
-	longest := duration(c.state.Account.Message.GetLimits().GetOriginTimeout(), math.MaxInt64)
+	limits := c.state.Account.Message.GetLimits()
+	for _, text := range limits.GetPrivateCidrs() {
+		if p, err := netip.ParsePrefix(text); err == nil { // another form is of a later version
+			o.Private = append(o.Private, p)
+		}
+	}
+	longest := duration(limits.GetOriginTimeout(), math.MaxInt64)
 	o.Connect, o.FirstByte, o.Idle = min(o.Connect, longest), min(o.FirstByte, longest), min(o.Idle, longest)
 	c.account.origins.Put(c.batch, o)
 }

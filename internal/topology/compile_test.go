@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -295,13 +296,14 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
-// The account's limits cut what its endpoints and origins say of times, defaults included.
-func TestLimitsCutTimes(t *testing.T) {
+// The account's limits cut what its endpoints and origins say of times, defaults included, and say
+// what its origins may reach.
+func TestLimits(t *testing.T) {
 	t.Parallel()
 	s := shop(t)
 	s.Account.Message.Limits = &topologyv1.AccountLimits{
 		WalkDeadline: durationpb.New(3 * time.Second), OriginTimeout: durationpb.New(time.Second),
-		Fills: proto.Int32(5), Requests: proto.Int32(6),
+		Fills: proto.Int32(5), Requests: proto.Int32(6), PrivateCidrs: []string{"10.1.0.0/16", "of a later version"},
 	}
 	s.Endpoints["product-images"].Message.WalkDeadline = durationpb.New(2 * time.Second)
 	a, _ := Compile(s, nil)
@@ -314,6 +316,9 @@ func TestLimitsCutTimes(t *testing.T) {
 	}
 	if o := a.Origin("legacy"); o.Connect != time.Second || o.FirstByte != time.Second || o.Idle != time.Second {
 		t.Errorf("timeouts %v, %v and %v, want 1 s", o.Connect, o.FirstByte, o.Idle)
+	}
+	if open := a.Origin("legacy").Private; len(open) != 1 || open[0] != netip.MustParsePrefix("10.1.0.0/16") {
+		t.Errorf("%v is open to the account", open)
 	}
 }
 

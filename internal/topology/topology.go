@@ -7,6 +7,7 @@ package topology
 
 import (
 	"iter"
+	"net/netip"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
@@ -120,6 +121,8 @@ type Origin struct {
 	// bucket or container, prefix, region, endpoint, host, TLS name and escaping flags.
 	// Credentials, timeouts and names are not part of it.
 	Target uint64
+	// Private are the ranges that are not public and open to the account.
+	Private []netip.Prefix
 	// Connect, FirstByte and Idle are the timeouts of one request.
 	Connect, FirstByte, Idle time.Duration
 	// Breaker says when edges leave the origin alone.

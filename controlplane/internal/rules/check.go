@@ -8,6 +8,7 @@ package rules
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -43,11 +44,16 @@ func (v Violation) Error() string {
 // Resources are taken as normalised, see [Normalize], and origins as split from their secrets, see
 // [SplitOrigin].
 //
-// Violations come in the order origins, endpoints, domains, each by id.
+// Violations come in the order account, origins, endpoints, domains, each by id.
 func Check(s *topology.AccountState) []Violation {
 	var c checker
 	if err := topology.ValidateAccountID(s.ID); err != nil {
 		c.at(topology.AccountName(s.ID)).add("id", "%v", err)
+	}
+	for i, text := range s.Account.Message.GetLimits().GetPrivateCidrs() {
+		if fault := rangeFault(text); fault != "" {
+			c.at(topology.AccountName(s.ID)).add(fmt.Sprintf("limits.private_cidrs[%d]", i), "%s", fault)
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.Origins)) {
 		checkOrigin(c.at(topology.OriginName(s.ID, id)), id, s.Origins[id].Message, s.Secrets[id].Message.GetValues())
@@ -67,6 +73,27 @@ func Check(s *topology.AccountState) []Violation {
 		checkCustomDomain(c.at(topology.DomainName(s.ID, id)), s, id, shared)
 	}
 	return c.found
+}
+
+// rangeFault says why text is no range that can be opened to an account, "" if it is one.
+func rangeFault(text string) string {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			return fmt.Sprintf("a range has a length: for this address alone, write %s/%d", addr, addr.BitLen())
+		}
+		return "want a range of addresses such as 10.1.0.0/16 or fd12:3456::/32"
+	}
+	switch addr := p.Addr(); {
+	case addr.Is4In6():
+		return "write it as a range of IPv4, such as 10.1.0.0/16"
+	case p != p.Masked():
+		return fmt.Sprintf("a bit beyond the length is set: write %s, or %s/%d for this address alone", p.Masked(), addr,
+			addr.BitLen())
+	case addr.IsLinkLocalUnicast() || addr.IsMulticast():
+		return "link-local and multicast addresses are open to nobody"
+	}
+	return ""
 }
 
 // checker collects violations of the resource that at named last.

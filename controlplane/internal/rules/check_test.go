@@ -53,6 +53,11 @@ func TestCheck(t *testing.T) {
 	site := func(change func(*topologyv1.WebOrigin)) func(*topology.AccountState) {
 		return func(s *topology.AccountState) { change(origin(s, "legacy").GetWeb()) }
 	}
+	private := func(ranges ...string) func(*topology.AccountState) {
+		return func(s *topology.AccountState) {
+			s.Account.Message.Limits = &topologyv1.AccountLimits{PrivateCidrs: ranges}
+		}
+	}
 	cors := func(o string) func(*topology.AccountState) {
 		return func(s *topology.AccountState) {
 			endpoint(s, "default").Cors = &topologyv1.Cors{AllowOrigins: []string{"*", "https://a.example:8443", o}}
@@ -61,6 +66,7 @@ func TestCheck(t *testing.T) {
 	const (
 		legacy   = "accounts/acme/origins/legacy"
 		bucket   = "accounts/acme/origins/product-images"
+		account  = "accounts/acme"
 		def      = "accounts/acme/urlEndpoints/default"
 		images   = "accounts/acme/customDomains/images.example.com"
 		products = "accounts/acme/customDomains/products.example.com"
@@ -258,6 +264,13 @@ func TestCheck(t *testing.T) {
 		{"CORS with a wildcard", cors("https://*.example"), def, "cors.allow_origins[2]", "wildcards"},
 		{"CORS with a user", cors("https://u@a.example"), def, "cors.allow_origins[2]", "alone"},
 		{"CORS without host", cors("https://"), def, "cors.allow_origins[2]", "not *"},
+
+		{"range without a length", private("10.0.0.0/8", "10.1.2.3"), account, "limits.private_cidrs[1]",
+			"10.1.2.3/32"},
+		{"range with bits beyond", private("10.1.2.3/16"), account, "limits.private_cidrs[0]", "10.1.0.0/16"},
+		{"range of mapped addresses", private("::ffff:10.0.0.0/104"), account, "limits.private_cidrs[0]", "IPv4"},
+		{"range of metadata", private("169.254.0.0/16"), account, "limits.private_cidrs[0]", "nobody"},
+		{"no range", private("intranet"), account, "limits.private_cidrs[0]", "10.1.0.0/16"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

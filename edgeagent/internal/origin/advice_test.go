@@ -19,11 +19,11 @@ func TestAdvice(t *testing.T) {
 		advice string
 	}{
 		{name: "metadata by redirect", answer: faultorigin.Redirect(302, "http://169.254.169.254/latest/"),
-			detail: `host "169.254.169.254": address 169.254.169.254 is never allowed, after a redirect to http://169.254.169.254/latest/`, advice: adviceNever},
+			detail: `host "169.254.169.254": its address is never allowed, after a redirect to http://169.254.169.254/latest/`, advice: adviceNever},
 		{name: "metadata", change: func(w *topologyv1.WebOrigin) { w.BaseUrl = "http://[fd00:ec2::254]" },
-			detail: `host "fd00:ec2::254": address fd00:ec2::254 is never allowed`, advice: adviceNever},
+			detail: `host "fd00:ec2::254": its address is never allowed`, advice: adviceNever},
 		{name: "private", change: func(w *topologyv1.WebOrigin) { w.BaseUrl = "http://10.1.2.3" },
-			detail: `host "10.1.2.3": address 10.1.2.3 is not public`, advice: adviceAddress},
+			detail: `host "10.1.2.3": its address is not public`, advice: adviceAddress},
 		{name: "redirects in a circle", answer: faultorigin.Redirect(302, "/a.jpg"), detail: "HTTP 302 to /a.jpg, after 3 redirects, after a redirect to {}/a.jpg",
 			advice: "see where the redirects lead: they may go in a circle"},
 		{name: "redirects that are not followed", answer: faultorigin.Redirect(302, "/b.jpg?key=1"),

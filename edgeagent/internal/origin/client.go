@@ -39,6 +39,9 @@ type Config struct {
 	// ranges. Link-local addresses and metadata services are never allowed.
 	AllowPrivate bool
 	AllowCIDRs   []netip.Prefix
+	// Own are the edge's own listeners, to which no origin leads whatever is allowed. Default:
+	// none.
+	Own []netip.AddrPort
 	// AllowAmbientCredentials lets S3 origins of any account use the credentials of the machine
 	// that the edge runs on. Default: false.
 	AllowAmbientCredentials bool
@@ -106,7 +109,7 @@ func New(cfg Config) *Client {
 	healths := newHealths(cfg.Now, m)
 	m.register(cfg.Registerer, healths)
 	base := newTLSConfig(cfg.Roots)
-	network := &guard.Network{Private: cfg.AllowPrivate, Ranges: cfg.AllowCIDRs}
+	network := &guard.Network{Private: cfg.AllowPrivate, Ranges: cfg.AllowCIDRs, Own: cfg.Own}
 	lookups := newLookups(cfg.Resolver, cfg.Now)
 	if cfg.MediaTLS == nil {
 		media := newTLSConfig(nil)
@@ -347,7 +350,7 @@ func (i *issuer) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), i.o.Connect+i.o.FirstByte, errFirstByteTimeout)
 	asked := req.Clone(ctx)
 	asked.Header.Set("User-Agent", i.c.edge.UserAgent)
-	to := link{key: keyOf(req.URL), limit: i.o.Connect}
+	to := newLink(i.o, req.URL, i.o.Connect)
 	resp, err := i.c.origins.client.Do(ctx, asked, &http1.Call{
 		Key: to.key, Dial: func(ctx context.Context) (net.Conn, error) { return i.c.origins.dialer.connect(ctx, to) },
 	})

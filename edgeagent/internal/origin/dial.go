@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -17,6 +19,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // dialStagger is how long the next address of a host waits for the one before (RFC 8305 5).
@@ -32,21 +35,34 @@ type dialer struct {
 // A link describes a connection to make: where to, and for what.
 type link struct {
 	key    http1.Key
-	secure *secure       // the origin's TLS settings, nil for the default ones
-	limit  time.Duration // how long connecting may take
-	by     *attempt      // nil for none
+	secure *secure        // the origin's TLS settings, nil for the default ones
+	open   []netip.Prefix // what is not public and open to the account
+	limit  time.Duration  // how long connecting may take
+	by     *attempt       // nil for none
 }
 
 // link describes the connection for the hop's request: to one address if by names one, and with the
 // TLS settings of the origin.
 func (h *hop) link(by *attempt, limit time.Duration) link {
 	u := h.Req.URL
-	to := link{limit: limit, by: by, key: keyOf(u)}
+	to := newLink(h.Origin, u, limit)
+	to.by = by
 	if to.key.Address = by.to; !by.to.IsValid() && h.Own {
 		to.key.Address = h.health.detour(u.Hostname())
 	}
 	if h.secure != nil && h.Own && to.key.TLS {
-		to.secure, to.key.Settings = h.secure, h.secure.key
+		to.secure = h.secure
+		to.key.Settings += h.secure.key
+	}
+	return to
+}
+
+// newLink is where a request to a URL is to go for an origin, nil for the Media Library. A
+// connection to what is open to one account is lent to no other.
+func newLink(o *topology.Origin, u *url.URL, limit time.Duration) link {
+	to := link{limit: limit, key: keyOf(u)}
+	if o != nil && len(o.Private) > 0 {
+		to.open, to.key.Settings = o.Private, fmt.Sprint(o.Private)
 	}
 	return to
 }
@@ -98,7 +114,7 @@ func dialError(ctx context.Context, err error) error {
 }
 
 func (d *dialer) dial(ctx context.Context, host, port string, to link) (net.Conn, error) {
-	addrs, err := d.allowed(ctx, host)
+	addrs, err := d.allowed(ctx, host, port, to.open)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +123,7 @@ func (d *dialer) dial(ctx context.Context, host, port string, to link) (net.Conn
 
 // allowed resolves host and returns the addresses that may be connected to. The same addresses are
 // then connected to, so that a name that resolves differently a moment later gains nothing.
-func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error) {
+func (d *dialer) allowed(ctx context.Context, host, port string, open []netip.Prefix) ([]netip.Addr, error) {
 	addrs, err := d.lookups.of(ctx, host)
 	if err != nil {
 		return nil, err
@@ -115,10 +131,14 @@ func (d *dialer) allowed(ctx context.Context, host string) ([]netip.Addr, error)
 	if d.network == nil {
 		return addrs, nil
 	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("port %q is no number up to 65535", port)
+	}
 	var refused error
 	var ok []netip.Addr
 	for _, addr := range addrs {
-		if err := d.network.Check(addr); err != nil {
+		if err := d.network.Check(netip.AddrPortFrom(addr, uint16(number)), open); err != nil {
 			refused = err
 			continue
 		}

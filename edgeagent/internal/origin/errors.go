@@ -64,9 +64,10 @@ type fault struct {
 
 // Each fault but a caller that gave up has advice on what to do about it.
 const (
-	adviceAddress = "use a public address, or have the operator allow it with --allow-private-origins " +
-		"or --allow-origin-cidr"
+	adviceAddress = "use a public address, or have the operator open it to the account " +
+		"(limits.privateCidrs) or at the edge (--allow-origin-cidr, --allow-private-origins)"
 	adviceNever    = "use a public address: link-local addresses and metadata services are never allowed"
+	adviceOwn      = "name the server that has the files: an edge has none of its own"
 	adviceConnect  = "check the host, the port and the firewalls on the way, or raise timeouts.connect"
 	adviceListen   = "check that a server listens at this host and port"
 	adviceSlow     = "have the origin answer sooner, or raise timeouts.firstByte"
@@ -94,10 +95,13 @@ func faultOf(err error) fault {
 		return fault{Misconfigured, "proxy_configuration_error", config.Detail, config.Advice}
 	case errors.As(err, &refused):
 		var address *guard.AddressError
-		if errors.As(refused, &address) && address.Never {
-			return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceNever}
+		advice := adviceAddress
+		if errors.As(refused, &address) {
+			advice = map[guard.Refusal]string{
+				guard.NotPublic: adviceAddress, guard.Never: adviceNever, guard.Own: adviceOwn,
+			}[address.Why]
 		}
-		return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), adviceAddress}
+		return fault{Misconfigured, "destination_ip_prohibited", refused.Error(), advice}
 	case errors.Is(err, errConnectTimeout):
 		return fault{Timeout, "connection_timeout", err.Error(), adviceConnect}
 	case errors.Is(err, errPending), errors.Is(err, errOpen):

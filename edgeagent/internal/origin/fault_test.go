@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,36 @@ func TestAddressesAreGuarded(t *testing.T) {
 		}
 	}
 	saw(t, fault, 0)
+}
+
+// What is open to one account is open to no other: not by a look-up, and not by a connection that
+// was made for the one. The message does not say what a name resolves to.
+func TestRangesOfAnAccount(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	fault.On(faultorigin.Any, faultorigin.Reply(200, "x"))
+	dns := newDNS(t, map[string][]string{"intern.test.": {"127.0.0.1"}})
+	c := newTestClient(t, Config{Resolver: dns.resolver()})
+	ask := func(open ...netip.Prefix) *Answer {
+		o := webOrigin(t, host("intern.test")(t, fault))
+		o.Private = open
+		a := c.Get(t.Context(), o, get("/a.jpg"))
+		discard(t, a)
+		return a
+	}
+	for range 2 {
+		if a := ask(loopback...); a.Outcome != Found {
+			t.Errorf("with the range: %s: %s", a.Outcome, a.Detail)
+		}
+		for _, open := range [][]netip.Prefix{nil, {netip.MustParsePrefix("10.0.0.0/8")}} {
+			a := ask(open...)
+			if a.ProxyError != "destination_ip_prohibited" || strings.Contains(a.Detail, "127.0.0.1") ||
+				!strings.Contains(a.Advice, "limits.privateCidrs") {
+				t.Errorf("with %v: %s %s: %s; %s", open, a.Outcome, a.ProxyError, a.Detail, a.Advice)
+			}
+		}
+	}
+	saw(t, fault, 2)
 }
 
 // A connection that the library's exempt client made is never lent to an origin.

@@ -29,7 +29,16 @@ func limitLines(a *topologyv1.Account) []string {
 		if !all.Has(f) {
 			continue
 		}
-		value := plainValue(f, all.Get(f))
+		value := ""
+		if f.IsList() {
+			var items []string
+			for j := range all.Get(f).List().Len() {
+				items = append(items, all.Get(f).List().Get(j).String())
+			}
+			value = strings.Join(items, ", ")
+		} else {
+			value = plainValue(f, all.Get(f))
+		}
 		if strings.HasSuffix(string(f.Name()), "_bytes") {
 			value = ByteSize(all.Get(f).Int())
 		}

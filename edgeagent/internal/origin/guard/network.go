@@ -1,8 +1,9 @@
 package guard
 
 import (
-	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 )
 
 // A reach is how far an address may be connected to. Higher is stricter.
@@ -74,45 +75,81 @@ type Network struct {
 	// Private allows loopback, private and reserved ranges; Ranges allows the ranges it holds.
 	Private bool
 	Ranges  []netip.Prefix
+	// Own are the edge's listeners, which no origin is. An unspecified address stands for every
+	// address of the machine.
+	Own []netip.AddrPort
 }
 
-// Check returns an error if addr may not be connected to.
-func (n *Network) Check(addr netip.Addr) error {
-	addr = addr.Unmap().WithZone("")
+// Check returns an *[AddressError] if at may not be connected to by an account to which the ranges
+// of granted are open besides. Of those, only one that lies within loopback opens loopback.
+func (n *Network) Check(at netip.AddrPort, granted []netip.Prefix) error {
+	addr := at.Addr().Unmap().WithZone("")
 	far, real := reachOf(addr), addr
 	if inner, ok := embedded(addr); ok {
 		far, real = max(far, reachOf(inner)), inner
 	}
+	open := func(p netip.Prefix) bool { return p.Contains(addr) || p.Contains(real) }
+	grants := func(p netip.Prefix) bool { return open(p) && p.Addr().IsLoopback() == real.IsLoopback() }
 	switch {
 	case far == forbidden:
-		return &AddressError{addr, true}
-	case far == inside && !n.Private && !n.allows(addr) && !n.allows(real):
-		return &AddressError{addr, false}
+		return &AddressError{Never}
+	case far == inside && !n.Private && !slices.ContainsFunc(n.Ranges, open) && !slices.ContainsFunc(granted, grants):
+		return &AddressError{NotPublic}
+	case n.own(netip.AddrPortFrom(real, at.Port())):
+		return &AddressError{Own}
 	}
 	return nil
 }
 
-// AddressError says that an address may not be connected to: never, or not unless the operator
-// allows it.
-type AddressError struct {
-	Addr  netip.Addr
-	Never bool
-}
-
-func (e *AddressError) Error() string {
-	if e.Never {
-		return fmt.Sprintf("address %s is never allowed", e.Addr)
-	}
-	return fmt.Sprintf("address %s is not public", e.Addr)
-}
-
-func (n *Network) allows(addr netip.Addr) bool {
-	for _, p := range n.Ranges {
-		if p.Contains(addr) {
+// own reports whether one of the edge's listeners listens there.
+func (n *Network) own(at netip.AddrPort) bool {
+	for _, l := range n.Own {
+		switch addr := l.Addr().Unmap(); {
+		case l.Port() != at.Port():
+		case addr == at.Addr(), addr.IsUnspecified() && ofThisMachine(at.Addr()):
 			return true
 		}
 	}
 	return false
+}
+
+// ofThisMachine reports whether addr is one of the machine's own. If it cannot be found out, only
+// loopback is.
+func ofThisMachine(addr netip.Addr) bool {
+	if addr.IsLoopback() {
+		return true
+	}
+	all, _ := net.InterfaceAddrs()
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().Unmap() == addr
+	})
+}
+
+// A Refusal is why an address may not be connected to.
+type Refusal uint8
+
+const (
+	// NotPublic says that the operator would have to allow it.
+	NotPublic Refusal = iota
+	// Never says that it is link-local, a metadata service's, or no single host's.
+	Never
+	// Own says that it is the edge itself.
+	Own
+)
+
+// AddressError says that an address may not be connected to. It does not name the address, because
+// what a name inside of the operator's network resolves to is nothing for tenants.
+type AddressError struct{ Why Refusal }
+
+func (e *AddressError) Error() string {
+	switch e.Why {
+	case Never:
+		return "its address is never allowed"
+	case Own:
+		return "this is the edge itself"
+	}
+	return "its address is not public"
 }
 
 func reachOf(addr netip.Addr) reach {

@@ -27,7 +27,7 @@ func TestNetwork(t *testing.T) {
 	}}
 	check := func(g *Network, addresses []string, allowed bool) {
 		for _, a := range addresses {
-			if err := g.Check(netip.MustParseAddr(a)); (err == nil) != allowed {
+			if err := g.Check(port80(a), nil); (err == nil) != allowed {
 				t.Errorf("%s with %+v: %v, want allowed = %v", a, *g, err, allowed)
 			}
 		}
@@ -50,11 +50,59 @@ func TestNetworkAllowsRanges(t *testing.T) {
 		"10.1.2.3": true, "::ffff:10.1.2.3": true, "64:ff9b::10.1.2.3": true, "fd12::1": true,
 		"10.2.0.1": false, "127.0.0.1": false, "fd13::1": false, "64:ff9b::10.2.0.1": false,
 	} {
-		if err := g.Check(netip.MustParseAddr(address)); (err == nil) != allowed {
+		if err := g.Check(port80(address), nil); (err == nil) != allowed {
 			t.Errorf("%s: %v, want allowed = %v", address, err, allowed)
 		}
 	}
 }
+
+// What is granted to an account is open to it alone, loopback only by a range within loopback, and
+// what nobody may reach stays shut.
+func TestNetworkGrantsRanges(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		granted, address string
+		allowed          bool
+	}{
+		{"10.1.0.0/16", "10.1.2.3", true},
+		{"10.1.0.0/16", "64:ff9b::10.1.2.3", true},
+		{"10.1.0.0/16", "10.2.0.1", false},
+		{"fd12::/16", "fd12::1", true},
+		{"0.0.0.0/0", "10.1.2.3", true},
+		{"0.0.0.0/0", "127.0.0.1", false},
+		{"0.0.0.0/0", "::ffff:127.0.0.1", false},
+		{"::/0", "::1", false},
+		{"::/0", "64:ff9b::127.0.0.1", false},
+		{"127.0.0.0/8", "127.0.0.1", true},
+		{"127.0.0.0/8", "64:ff9b::127.0.0.1", true},
+		{"::1/128", "::1", true},
+		{"0.0.0.0/0", "169.254.169.254", false},
+		{"::/0", "fe80::1", false},
+	} {
+		granted := []netip.Prefix{netip.MustParsePrefix(tt.granted)}
+		if err := new(Network).Check(port80(tt.address), granted); (err == nil) != tt.allowed {
+			t.Errorf("%s with %s: %v, want allowed = %v", tt.address, tt.granted, err, tt.allowed)
+		}
+	}
+}
+
+// No origin is the edge itself, whatever is allowed and however its address is written.
+func TestNetworkKnowsItself(t *testing.T) {
+	t.Parallel()
+	g := &Network{Private: true, Own: []netip.AddrPort{
+		netip.MustParseAddrPort("127.0.0.1:9090"), netip.MustParseAddrPort("[::]:8080"),
+	}}
+	for address, allowed := range map[string]bool{
+		"127.0.0.1:9090": false, "[::ffff:127.0.0.1]:9090": false, "127.0.0.2:9090": true, "127.0.0.1:9091": true,
+		"127.0.0.2:8080": false, "[::1]:8080": false, "192.0.2.1:8080": true,
+	} {
+		if err := g.Check(netip.MustParseAddrPort(address), nil); (err == nil) != allowed {
+			t.Errorf("%s: %v, want allowed = %v", address, err, allowed)
+		}
+	}
+}
+
+func port80(addr string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(addr), 80) }
 
 func FuzzNetwork(f *testing.F) {
 	f.Add([]byte{169, 254, 169, 254})
@@ -64,18 +112,21 @@ func FuzzNetwork(f *testing.F) {
 		if !ok {
 			return
 		}
-		strict, open := &Network{}, &Network{Private: true}
-		if strict.Check(addr) == nil &&
+		strict := func(addr netip.Addr) error { return new(Network).Check(netip.AddrPortFrom(addr, 80), nil) }
+		open := func(addr netip.Addr) error {
+			return (&Network{Private: true}).Check(netip.AddrPortFrom(addr, 80), nil)
+		}
+		if strict(addr) == nil &&
 			(addr.IsLoopback() || addr.IsPrivate() || addr.IsLinkLocalUnicast() || addr.IsMulticast() ||
 				addr.IsUnspecified()) {
 			t.Errorf("%s may be connected to", addr)
 		}
-		if strict.Check(addr) == nil && open.Check(addr) != nil {
+		if strict(addr) == nil && open(addr) != nil {
 			t.Errorf("%s is refused only if private ranges are allowed", addr)
 		}
 		if addr.Is4() {
 			mapped := netip.AddrFrom16(addr.As16())
-			if (strict.Check(addr) == nil) != (strict.Check(mapped) == nil) {
+			if (strict(addr) == nil) != (strict(mapped) == nil) {
 				t.Errorf("%s and %s are not treated alike", addr, mapped)
 			}
 		}

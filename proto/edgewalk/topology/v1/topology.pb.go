@@ -1532,6 +1532,12 @@ type AccountLimits struct {
 	// The longest of each timeout of an origin; edges cut longer ones, and the defaults. Default 120
 	// s; 100 ms to 120 s.
 	OriginTimeout *durationpb.Duration `protobuf:"bytes,9,opt,name=origin_timeout,json=originTimeout,proto3" json:"origin_timeout,omitempty"`
+	// Ranges of addresses that are not public and that the account's origins may have nevertheless,
+	// besides those that an edge allows to all (--allow-private-origins, --allow-origin-cidr). Each
+	// is in CIDR notation (RFC 4632 3.1, RFC 4291 2.3), such as 10.1.0.0/16 or fd12:3456::/32. Only a
+	// range within 127.0.0.0/8 or ::1/128 opens loopback. Link-local addresses, metadata services and
+	// the edge itself are never open. Default: none. At most 64.
+	PrivateCidrs  []string `protobuf:"bytes,10,rep,name=private_cidrs,json=privateCidrs,proto3" json:"private_cidrs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1625,6 +1631,13 @@ func (x *AccountLimits) GetWalkDeadline() *durationpb.Duration {
 func (x *AccountLimits) GetOriginTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.OriginTimeout
+	}
+	return nil
+}
+
+func (x *AccountLimits) GetPrivateCidrs() []string {
+	if x != nil {
+		return x.PrivateCidrs
 	}
 	return nil
 }
@@ -5857,7 +5870,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\f\n" +
-	"\bDELETING\x10\x02\"\xf8\x04\n" +
+	"\bDELETING\x10\x02\"\xa9\x05\n" +
 	"\rAccountLimits\x12*\n" +
 	"\aorigins\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00H\x00R\aorigins\x88\x01\x01\x125\n" +
 	"\rurl_endpoints\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x01H\x01R\furlEndpoints\x88\x01\x01\x127\n" +
@@ -5867,7 +5880,10 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\x05fills\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x05R\x05fills\x88\x01\x01\x12,\n" +
 	"\brequests\x18\a \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x06R\brequests\x88\x01\x01\x12Q\n" +
 	"\rwalk_deadline\x18\b \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\bx2\x05\x10\x80\xc2\xd7/R\fwalkDeadline\x12S\n" +
-	"\x0eorigin_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\bx2\x05\x10\x80\xc2\xd7/R\roriginTimeoutB\n" +
+	"\x0eorigin_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x02\bx2\x05\x10\x80\xc2\xd7/R\roriginTimeout\x12/\n" +
+	"\rprivate_cidrs\x18\n" +
+	" \x03(\tB\n" +
+	"\xbaH\a\x92\x01\x04\x10@\x18\x01R\fprivateCidrsB\n" +
 	"\n" +
 	"\b_originsB\x10\n" +
 	"\x0e_url_endpointsB\x11\n" +
