@@ -236,8 +236,8 @@ const (
 	// missedFor is how long hits are revalidated at most because purges may have been missed, if no
 	// control plane says before that none was.
 	missedFor = 2 * time.Second
-	// A timer of stopCheckEvery that is late by stoppedFor shows that the process was stopped, as by
-	// SIGSTOP.
+	// A timer of stopCheckEvery that is late by stoppedFor shows that the process was stopped, as
+	// by SIGSTOP.
 	stopCheckEvery = 100 * time.Millisecond
 	stoppedFor     = time.Second
 )

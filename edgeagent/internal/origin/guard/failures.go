@@ -3,8 +3,8 @@ package guard
 import "time"
 
 const (
-	// An origin is suspect when, within failuresFor, at least suspectFailures of its replies failed, of
-	// at least suspectPaths paths, and no more than a fifth did not.
+	// An origin is suspect when, within failuresFor, at least suspectFailures of its replies
+	// failed, of at least suspectPaths paths, and no more than a fifth did not.
 	failuresFor     = 30 * time.Second
 	suspectFailures = 20
 	suspectPaths    = 10
