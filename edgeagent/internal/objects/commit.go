@@ -8,6 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 func appendUint32(b []byte, v uint32) []byte { return binary.LittleEndian.AppendUint32(b, v) }
@@ -68,18 +71,18 @@ func (f *Fill) store() (Entry, error) {
 	case s.cfg.Unwanted(f.head):
 		return Entry{}, errUnwanted
 	}
-	o, err := f.writeTail()
-	if err != nil {
-		return Entry{}, err
-	}
 	sh := s.shards[f.key.shard()]
 	if !s.load(f.key.folder()) {
 		return Entry{}, errUnusable
 	}
+	o, err := f.writeTail()
+	if err != nil {
+		return Entry{}, err
+	}
 	if f.superseded(sh, o) {
 		return Entry{}, errSuperseded
 	}
-	if err := s.giveName(f.tmpPath(), o.id); err != nil {
+	if err := s.giveName(f.tmp, o.id); err != nil {
 		s.note("rename", err)
 		return Entry{}, err
 	}
@@ -125,22 +128,76 @@ func (f *Fill) writeTail() (*object, error) {
 }
 
 // writeEnd writes what of the file is not on the disk: the tail, behind what was gathered.
-func (f *Fill) writeEnd(tail []byte) (err error) {
-	file, at := f.file, f.size
-	if file == nil {
-		if file, err = f.create(); err != nil {
-			return err
-		}
-		f.made = true
-		defer file.Close()
+func (f *Fill) writeEnd(tail []byte) error {
+	if f.file == nil {
 		if f.start != nil {
 			// In place if there is room, at which readers never look.
-			tail, at = append(f.start[:f.size:startBytes], tail...), 0
+			tail = append(f.start[:f.size:startBytes], tail...)
 		}
+		return f.writeWhole(tail)
 	}
-	if _, err := file.WriteAt(tail, at); err != nil {
+	if _, err := f.file.WriteAt(tail, f.size); err != nil {
 		f.s.note("write", err)
 		return err
+	}
+	return nil
+}
+
+// writeWhole makes the file of a body that was only gathered. It does so in the folder where the
+// file stays, whose load deletes what a kill leaves there: a rename within a folder is cheaper than
+// one out of another, of which Linux does one at a time. Package os would try to wait for the file
+// with epoll(7), and look at what it renames it to.
+func (f *Fill) writeWhole(content []byte) error {
+	s := f.s
+	if s.disk() != DiskOK {
+		return errUnusable
+	}
+	folder := s.folder(f.key.folder())
+	tmp := folder + "/" + strconv.FormatUint(f.seq, 16)
+	const flags = unix.O_CREAT | unix.O_EXCL | unix.O_WRONLY | unix.O_CLOEXEC
+	fd, err := openFile(tmp, flags)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeFolder(folder); err == nil {
+			fd, err = openFile(tmp, flags)
+		}
+	}
+	if err != nil {
+		s.note("create", err)
+		return fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	f.tmp = tmp
+	err = writeFile(fd, content)
+	if closed := unix.Close(fd); err == nil {
+		err = closed
+	}
+	if err != nil {
+		err = &fs.PathError{Op: "write", Path: tmp, Err: err}
+		s.note("write", err)
+	}
+	return err
+}
+
+func openFile(path string, flags int) (fd int, err error) {
+	for {
+		fd, err = unix.Open(path, flags, 0o600)
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EINTR {
+			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
+func writeFile(fd int, content []byte) error {
+	for len(content) > 0 {
+		switch n, err := unix.Write(fd, content); {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		default:
+			content = content[n:]
+		}
 	}
 	return nil
 }
@@ -189,21 +246,42 @@ func (sh *shard) replace(o *object, headShare int64) (old []slot) {
 	return old
 }
 
-// giveName moves a finished file to its place. The folders of the fan-out appear with their first
-// file.
+// giveName moves a finished file to its place.
 func (s *Store) giveName(tmp string, i id) error {
-	path := s.path(i)
-	err := os.Rename(tmp, path)
+	err := rename(tmp, s.path(i))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	folder := filepath.Dir(path)
-	for _, dir := range []string{filepath.Dir(folder), folder} {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+	if err := makeFolder(s.folder(i.key.folder())); err != nil {
+		return err
+	}
+	return rename(tmp, s.path(i))
+}
+
+func rename(from, to string) error {
+	for {
+		err := unix.Rename(from, to)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 		}
 	}
-	return os.Rename(tmp, path)
+}
+
+// makeFolder makes a folder of the fan-out: they appear with their first file.
+func makeFolder(folder string) error {
+	err := os.Mkdir(folder, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.Mkdir(filepath.Dir(folder), 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+			err = os.Mkdir(folder, 0o700)
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 func (s *Store) unlinkTmp(path string) {

@@ -52,9 +52,10 @@ func (s *Store) disk() DiskState {
 	return DiskState(s.state.Load())
 }
 
-func (s *Store) path(i id) string {
-	return s.cfg.Dir + "/" + folderPath(i.key.folder()) + "/" + i.name()
-}
+func (s *Store) path(i id) string { return s.folder(i.key.folder()) + "/" + i.name() }
+
+// folder is the path of a folder of the fan-out.
+func (s *Store) folder(n int) string { return s.cfg.Dir + "/" + folderPath(n) }
 
 // note counts a disk error and, unless it is one file's own, stops storing until a probe succeeds.
 func (s *Store) note(op string, err error) {

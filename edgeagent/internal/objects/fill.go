@@ -84,13 +84,13 @@ type Fill struct {
 	file    *os.File
 	win     *window
 	readers map[*Reader]struct{}
-	whole   bool  // all bytes have arrived; Commit stores them
-	ended   bool  // committed or aborted
-	err     error // of the abort
-	unkept  error // why nothing will be stored; nil while it may be
-	made    bool  // there is a temporary file
-	stored  bool  // it is an object now
-	closed  bool  // file, memory and reservation were given back
+	whole   bool   // all bytes have arrived; Commit stores them
+	ended   bool   // committed or aborted
+	err     error  // of the abort
+	unkept  error  // why nothing will be stored; nil while it may be
+	tmp     string // the temporary file, "" without one
+	stored  bool   // it is an object now
+	closed  bool   // file, memory and reservation were given back
 
 	// reserved disk space, changed by the leader alone, under mu.
 	reserved int64
@@ -156,10 +156,6 @@ func (f *Fill) claimSpace(length int64) (reserved int64, unkept error) {
 		return 0, errNoRoom
 	}
 	return need, nil
-}
-
-func (f *Fill) tmpPath() string {
-	return filepath.Join(f.s.cfg.Dir, tmpFolder, strconv.FormatUint(f.seq, 16))
 }
 
 // fileBlocks is the disk space of the whole file if the body has length bytes.
@@ -235,7 +231,8 @@ func (f *Fill) moveToDisk(start *[startBytes]byte, p []byte) (*os.File, error) {
 		return nil, errHung
 	}
 	began := time.Now()
-	file, err := f.create()
+	tmp := filepath.Join(f.s.cfg.Dir, tmpFolder, strconv.FormatUint(f.seq, 16))
+	file, err := f.create(tmp)
 	if err == nil && f.size > 0 {
 		_, err = file.WriteAt(start[:f.size], 0)
 	}
@@ -249,11 +246,11 @@ func (f *Fill) moveToDisk(start *[startBytes]byte, p []byte) (*os.File, error) {
 	if err != nil {
 		if file != nil {
 			file.Close()
-			f.s.unlinkTmp(f.tmpPath())
+			f.s.unlinkTmp(tmp)
 		}
 		return nil, err
 	}
-	f.file, f.made = file, true
+	f.file, f.tmp = file, tmp
 	if f.start != nil {
 		starts.Put(f.start)
 		f.start = nil
@@ -262,11 +259,11 @@ func (f *Fill) moveToDisk(start *[startBytes]byte, p []byte) (*os.File, error) {
 }
 
 // create makes the temporary file.
-func (f *Fill) create() (*os.File, error) {
+func (f *Fill) create(tmp string) (*os.File, error) {
 	if f.s.disk() != DiskOK {
 		return nil, errUnusable
 	}
-	file, err := os.OpenFile(f.tmpPath(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		f.s.note("create", err)
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
@@ -418,8 +415,8 @@ func (f *Fill) Abort(err error) {
 // finish ends the fill; unless err is set its readers have the whole body. Callers hold mu.
 func (f *Fill) finish(unkept error) {
 	f.ended, f.unkept = true, unkept
-	if f.made && unkept != nil {
-		f.s.unlinkTmp(f.tmpPath())
+	if f.tmp != "" && unkept != nil {
+		f.s.unlinkTmp(f.tmp)
 	}
 	f.broadcast()
 	notify(&f.room)

@@ -200,6 +200,23 @@ func TestAFileWhereAFolderBelongs(t *testing.T) {
 	}
 }
 
+// TestUnfinishedFilesGo: a kill leaves the file of a body that was being stored, here and in tmp.
+func TestUnfinishedFilesGo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	stored := put(t, s, 1, 100)
+	s.Close()
+	for _, folder := range []string{filepath.Join(dir, tmpFolder), filepath.Dir(s.path(stored.o.id))} {
+		if err := os.WriteFile(filepath.Join(folder, "2a"), testBody(2, 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = openStore(t, dir)
+	wantStored(t, s, 1, 100)
+	wantIdle(t, s)
+}
+
 // What lies in a folder that was not read yet is found, replaced and dropped all the same, and is
 // counted once.
 func TestServesBeforeTheScan(t *testing.T) {

@@ -151,7 +151,7 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 // young cache more than all its objects do. A folder that appears later was loaded before its first
 // file was put there.
 func (s *Store) skipMissing(shard int) bool {
-	dir := filepath.Dir(filepath.Join(s.cfg.Dir, folderPath(shard*foldersPerShard)))
+	dir := filepath.Dir(s.folder(shard * foldersPerShard))
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !removeNonFolder(dir, err) {
 		s.note("scan", err)
@@ -217,7 +217,7 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 		return nil, errHung
 	}
 	defer s.watch.leaveTurn(watched)
-	dir := filepath.Join(s.cfg.Dir, folderPath(folder))
+	dir := s.folder(folder)
 	f, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) || removeNonFolder(dir, err) {
 		return nil, nil
