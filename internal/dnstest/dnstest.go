@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,10 @@ type server struct {
 	mute bool
 	// cut makes answers over UDP empty and truncated.
 	cut bool
+	// old is that it does not know EDNS (RFC 6891).
+	old bool
+	// spoofed is that somebody else answers first.
+	spoofed bool
 }
 
 type zone struct {
@@ -177,6 +182,22 @@ func (n *Network) CutUDP(server string) {
 	n.servers[server].cut = true
 }
 
+// Old makes a server answer questions with EDNS as those do that do not know it: with FORMERR, and
+// nothing else.
+func (n *Network) Old(server string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.servers[server].old = true
+}
+
+// Spoof has somebody answer before a server over UDP does, who guesses: once with another id, and
+// once with another question.
+func (n *Network) Spoof(server string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.servers[server].spoofed = true
+}
+
 // BreakDNSSEC makes the recursive resolver fail for a zone unless it is asked not to check, or not.
 func (n *Network) BreakDNSSEC(zone string, broken bool) {
 	n.mu.Lock()
@@ -234,8 +255,10 @@ func (n *Network) serveUDP(at netip.Addr, conn net.PacketConn) {
 		if err != nil {
 			return
 		}
-		if answer := n.answer(at, buf[:size], true); answer != nil {
-			_, _ = conn.WriteTo(answer, from) // who asked asks again
+		for _, answer := range append(n.forged(at, buf[:size]), n.answer(at, buf[:size], true)) {
+			if answer != nil {
+				_, _ = conn.WriteTo(answer, from) // who asked asks again
+			}
 		}
 	}
 }
@@ -265,6 +288,32 @@ func (n *Network) serveTCP(at netip.Addr, l net.Listener) {
 			}
 		})
 	}
+}
+
+// forged are the answers of somebody else; see Spoof.
+func (n *Network) forged(at netip.Addr, packed []byte) (all [][]byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.servers {
+		var q dnsmessage.Message
+		if s.addr != at || !s.spoofed || q.Unpack(packed) != nil {
+			continue
+		}
+		q.Response, q.Authoritative, q.RCode, q.Additionals = true, true, dnsmessage.RCodeNameError, nil
+		q.ID++
+		other, err := q.Pack()
+		if err != nil {
+			n.tb.Error(err)
+		}
+		q.ID--
+		q.Questions[0].Name = dnsmessage.MustNewName("other.example.com.")
+		another, err := q.Pack()
+		if err != nil {
+			n.tb.Error(err)
+		}
+		all = append(all, other, another)
+	}
+	return all
 }
 
 func (n *Network) answer(at netip.Addr, packed []byte, udp bool) []byte {
@@ -297,6 +346,14 @@ func (n *Network) answer(at netip.Addr, packed []byte, udp bool) []byte {
 		if s.mute {
 			return nil
 		}
+		if s.old && hasEDNS(&p) {
+			reply.head.RCode = dnsmessage.RCodeFormatError
+			out, err := (&dnsmessage.Message{Header: reply.head}).Pack()
+			if err != nil {
+				n.tb.Error(err)
+			}
+			return out
+		}
 		if s.cut && udp {
 			reply.head.Truncated = true
 			return reply.pack(n.tb)
@@ -305,6 +362,15 @@ func (n *Network) answer(at netip.Addr, packed []byte, udp bool) []byte {
 		return reply.pack(n.tb)
 	}
 	return nil
+}
+
+// hasEDNS reports whether a question, of which the name has been read, has an OPT record.
+func hasEDNS(p *dnsmessage.Parser) bool {
+	if errors.Join(p.SkipAllQuestions(), p.SkipAllAnswers(), p.SkipAllAuthorities()) != nil {
+		return false
+	}
+	head, err := p.AdditionalHeader()
+	return err == nil && head.Type == dnsmessage.TypeOPT
 }
 
 // zoneOf is the zone that a name is in, nil if there is none.
@@ -522,6 +588,14 @@ func (r *reply) pack(tb testing.TB) []byte {
 	return packed
 }
 
+// labels is a name as messages have it.
+func labels(all []string) (name []byte) {
+	for _, label := range all {
+		name = append(append(name, byte(len(label))), label...)
+	}
+	return append(name, 0)
+}
+
 func (r record) add(b *dnsmessage.Builder) error {
 	name := func(s string) dnsmessage.Name { return dnsmessage.MustNewName(s + ".") }
 	head := dnsmessage.ResourceHeader{Name: name(r.name), Class: dnsmessage.ClassINET, TTL: r.ttl, Type: kinds[r.kind]}
@@ -535,10 +609,12 @@ func (r record) add(b *dnsmessage.Builder) error {
 	case "NS":
 		return b.NSResource(head, dnsmessage.NSResource{NS: name(r.value)})
 	case "SOA":
-		return b.SOAResource(
-			head,
-			dnsmessage.SOAResource{NS: name(r.value), MBox: name("hostmaster." + r.name), MinTTL: 60},
-		)
+		// The mailbox has a dot within a label, as that of first.last@example.com has.
+		data := slices.Concat(labels(strings.Split(r.value, ".")),
+			labels(append([]string{"host.master"}, strings.Split(r.name, ".")...)))
+		return b.UnknownResource(head, dnsmessage.UnknownResource{
+			Type: dnsmessage.TypeSOA, Data: append(data, make([]byte, 20)...), // five numbers, the last the TTL of negative answers
+		})
 	case "TXT":
 		return b.TXTResource(head, dnsmessage.TXTResource{TXT: []string{strings.Trim(r.value, `"`)}})
 	case "MX":

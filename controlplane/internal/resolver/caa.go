@@ -74,7 +74,7 @@ func Allows(records []Record, wildcard bool, issuers []string, method, account s
 			issue = append(issue, r.CAA.Value)
 		case r.CAA.Tag == "issuewild":
 			issueWild = append(issueWild, r.CAA.Value)
-		case r.CAA.Critical:
+		case r.CAA.Critical && !slices.Contains(otherTags, r.CAA.Tag):
 			return false
 		}
 	}
@@ -87,6 +87,10 @@ func Allows(records []Record, wildcard bool, issuers []string, method, account s
 	}
 	return slices.ContainsFunc(counts, func(value string) bool { return allows(value, issuers, method, account) })
 }
+
+// otherTags are those that issuers know and that say nothing of who may issue certificates for
+// hosts: RFC 8659 4.4, RFC 9495 3.
+var otherTags = []string{"iodef", "issuemail"}
 
 func allows(value string, issuers []string, method, account string) bool {
 	name, parameters, _ := strings.Cut(value, ";")

@@ -36,26 +36,33 @@ type message struct {
 func (r *Resolver) exchange(
 	ctx context.Context, to netip.AddrPort, q question, recursion, unchecked bool,
 ) (message, error) {
-	id, packed, err := packQuestion(q, recursion, unchecked)
+	m, err := r.converse(ctx, to, q, recursion, unchecked, true)
+	if err == nil && m.rcode == dnsmessage.RCodeFormatError { // it does not know EDNS (RFC 6891 7)
+		m, err = r.converse(ctx, to, q, recursion, unchecked, false)
+	}
+	if err != nil {
+		return message{}, plain(err)
+	}
+	return m, nil
+}
+
+// converse asks one server, over TCP if an answer does not fit into UDP.
+func (r *Resolver) converse(
+	ctx context.Context, to netip.AddrPort, q question, recursion, unchecked, edns bool,
+) (message, error) {
+	id, packed, err := packQuestion(q, recursion, unchecked, edns)
 	if err != nil {
 		return message{}, err
 	}
 	// UDP loses messages: there are two attempts, and the second has more time.
-	first := r.timeout / 3
-	m, err := r.overUDP(ctx, to, id, packed, q, first)
+	m, err := r.overUDP(ctx, to, id, packed, q, r.lost)
 	if err != nil && ctx.Err() == nil {
-		m, err = r.overUDP(ctx, to, id, packed, q, r.timeout-first)
+		m, err = r.overUDP(ctx, to, id, packed, q, r.timeout-r.lost)
 	}
-	if err == nil && !m.truncated {
-		return m, nil
+	if err != nil || !m.truncated || ctx.Err() != nil {
+		return m, errors.Join(err, ctx.Err())
 	}
-	if ctx.Err() == nil && err == nil {
-		m, err = r.overTCP(ctx, to, id, packed, q)
-	}
-	if err != nil {
-		return message{}, fmt.Errorf("ask %s: %w", to.Addr(), plain(err))
-	}
-	return m, nil
+	return r.overTCP(ctx, to, id, packed, q)
 }
 
 var errSilent = errors.New("no answer in time")
@@ -72,7 +79,7 @@ func plain(err error) error {
 	return err
 }
 
-func packQuestion(q question, recursion, unchecked bool) (id uint16, packed []byte, err error) {
+func packQuestion(q question, recursion, unchecked, edns bool) (id uint16, packed []byte, err error) {
 	var random [2]byte
 	rand.Read(random[:])
 	id = binary.BigEndian.Uint16(random[:])
@@ -82,14 +89,16 @@ func packQuestion(q question, recursion, unchecked bool) (id uint16, packed []by
 	}
 	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: id, RecursionDesired: recursion, CheckingDisabled: unchecked})
 	b.EnableCompression()
-	var opt dnsmessage.ResourceHeader
 	err = errors.Join(
 		b.StartQuestions(),
 		b.Question(dnsmessage.Question{Name: name, Type: q.kind, Class: dnsmessage.ClassINET}),
 		b.StartAdditionals(),
-		opt.SetEDNS0(udpSize, dnsmessage.RCodeSuccess, false),
-		b.OPTResource(opt, dnsmessage.OPTResource{}),
 	)
+	if edns {
+		var opt dnsmessage.ResourceHeader
+		err = errors.Join(err, opt.SetEDNS0(udpSize, dnsmessage.RCodeSuccess, false),
+			b.OPTResource(opt, dnsmessage.OPTResource{}))
+	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("name %q: %w", q.name, err)
 	}
@@ -178,6 +187,9 @@ func parse(packed []byte, id uint16, q question) (message, error) {
 	if err != nil {
 		return message{}, fmt.Errorf("read answer: %w", err)
 	}
+	if len(asked) == 0 && head.RCode == dnsmessage.RCodeFormatError { // it could not even read the question
+		return message{rcode: head.RCode}, nil
+	}
 	if len(asked) != 1 || nameOf(asked[0].Name) != q.name || asked[0].Type != q.kind ||
 		asked[0].Class != dnsmessage.ClassINET {
 		return message{}, errForeign
@@ -250,8 +262,9 @@ func readRecord(p *dnsmessage.Parser, head dnsmessage.ResourceHeader) (r Record,
 		r.Value = nameOf(n.NS)
 		return r, true, err
 	case dnsmessage.TypeSOA:
-		s, err := p.SOAResource()
-		r.Value = nameOf(s.NS)
+		// Only whose it is counts. The mailbox in it often has a dot within a label, as in
+		// first\.last.example.com, which the library takes for no name.
+		_, err := p.UnknownResource()
 		return r, true, err
 	case dnsmessage.TypeTXT:
 		t, err := p.TXTResource()

@@ -1,11 +1,32 @@
 package resolver
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/edgewalk/edgewalk/internal/dnstest"
 )
+
+// A name server that is silent at one of its addresses is asked at the other before anybody knows
+// that.
+func TestAddressesOfAServer(t *testing.T) {
+	t.Parallel()
+	n := dnstest.New(t, "silent=127.0.0.11", "ns=127.0.0.12")
+	n.Zone("example.com", "ns", "www A 203.0.113.1")
+	n.Mute("silent", true)
+	r := New(Config{Port: n.Resolver.Port(), Timeout: 2 * time.Minute})
+	r.lost = time.Millisecond
+	s := r.Session()
+	to := server{name: "ns", addrs: []netip.Addr{netip.MustParseAddr("127.0.0.11"), netip.MustParseAddr("127.0.0.12")}}
+	v := s.askAddresses(t.Context(), zone{name: "example.com"}, to, question{"www.example.com", dnsmessage.TypeA})
+	if v.Outcome != Found || len(s.silent) > 0 {
+		t.Errorf("outcome %d, %v; given up: %v", v.Outcome, v.Err, s.silent)
+	}
+}
 
 // Whatever a server sends is read or refused, and what is read answers the question.
 func FuzzParse(f *testing.F) {

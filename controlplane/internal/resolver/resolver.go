@@ -28,6 +28,8 @@ import (
 const (
 	// maxChain is how many CNAME records are followed; resolvers follow about as many.
 	maxChain = 16
+	// maxName is the length of the longest name, without the dot at its end (RFC 1035 2.3.4).
+	maxName = 253
 	// maxServers are the name servers of a zone that are asked.
 	maxServers = 8
 	// defaultTimeout is for one question to one server.
@@ -53,7 +55,9 @@ type Resolver struct {
 	resolvers []netip.AddrPort
 	port      uint16
 	timeout   time.Duration
-	allow     func(netip.Addr) bool
+	// lost is after how long a message is taken for lost, and sent again.
+	lost  time.Duration
+	allow func(netip.Addr) bool
 }
 
 // New returns a resolver.
@@ -62,6 +66,7 @@ func New(cfg Config) *Resolver {
 		resolvers: cfg.Resolvers, port: cmp.Or(cfg.Port, 53), timeout: cmp.Or(cfg.Timeout, defaultTimeout),
 		allow: cfg.Allow,
 	}
+	r.lost = r.timeout / 3
 	if r.allow == nil {
 		r.allow = Public
 	}
@@ -71,14 +76,50 @@ func New(cfg Config) *Resolver {
 	return r
 }
 
-// Public reports whether an address can be one of the Internet's.
+// Public reports whether an address can be one of the Internet's. An address that stands for one of
+// IPv4, to which a translator or a tunnel leads, is public if that is.
 func Public(a netip.Addr) bool {
 	a = a.Unmap()
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !sharedSpace.Contains(a)
+	if !a.IsGlobalUnicast() || a.IsPrivate() {
+		return false
+	}
+	for _, p := range reserved {
+		if p.Contains(a) {
+			return false
+		}
+	}
+	for _, e := range embedding {
+		if e.prefix.Contains(a) {
+			b := a.As16()
+			return Public(netip.AddrFrom4([4]byte(b[e.offset:])))
+		}
+	}
+	return true
 }
 
-// sharedSpace is between carriers and their customers (RFC 6598).
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+// reserved are ranges that nobody on the Internet has, of IANA's special-purpose registries
+// (RFC 6890), and addresses at which a cloud serves its machines.
+var reserved = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"),    // between carriers and their customers (RFC 6598)
+	netip.MustParsePrefix("168.63.129.16/32"), // Azure
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("64:ff9b:1::/48"),
+	netip.MustParsePrefix("fec0::/10"),
+}
+
+// embedding are the ranges of IPv6 whose addresses have one of IPv4 in them, from a byte on:
+// RFC 4291 2.5.5.1, RFC 6052 2.1, RFC 3056 2.
+var embedding = []struct {
+	prefix netip.Prefix
+	offset int
+}{
+	{netip.MustParsePrefix("::/96"), 12},
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},
+	{netip.MustParsePrefix("2002::/16"), 2},
+}
 
 // systemResolvers reads resolv.conf(5). As there, it is the machine itself if none is named.
 func systemResolvers(file string) (found []netip.AddrPort) {
@@ -256,6 +297,10 @@ func (s *Session) Lookup(ctx context.Context, name, kind string) *Answer {
 	a := &Answer{Name: name, Last: name}
 	seen := map[string]bool{}
 	for {
+		if len(a.Last) > maxName { // such as a label before the longest name
+			a.Outcome = NXDomain
+			return a
+		}
 		if seen[a.Last] || len(a.Chain) > maxChain {
 			a.Loop, a.Outcome, a.Err = true, Broken, errors.New("CNAME records lead in a circle, or are too many")
 			return a
@@ -351,26 +396,54 @@ func (s *Session) askServers(ctx context.Context, z zone, q question) []View {
 	views := make([]View, len(z.servers))
 	var asked sync.WaitGroup
 	for i, server := range z.servers {
-		asked.Go(func() {
-			views[i] = View{Server: server.name, Outcome: Unasked, Err: server.err}
-			for _, addr := range server.addrs {
-				m, err := s.askServer(ctx, addr, q)
-				views[i] = viewOf(server.name, q, m, err)
-				if err == nil && !m.authoritative && m.rcode == dnsmessage.RCodeSuccess && len(m.answers) == 0 {
-					views[i].Outcome, views[i].Err = Unasked, fmt.Errorf(
-						"%s is no name server of %s",
-						server.name,
-						z.name,
-					)
-				}
-				if views[i].Outcome != Unasked {
-					return
-				}
-			}
-		})
+		asked.Go(func() { views[i] = s.askAddresses(ctx, z, server, q) })
 	}
 	asked.Wait()
 	return views
+}
+
+// askAddresses asks a name server at the first of its addresses, and at the next one once that has
+// failed, or what it was sent is taken for lost. The first answer counts.
+func (s *Session) askAddresses(ctx context.Context, z zone, to server, q question) View {
+	view := View{Server: to.name, Outcome: Unasked, Err: to.err}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	answers := make(chan View, len(to.addrs))
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for begun, ended := 0, 0; ended < len(to.addrs); {
+		select {
+		case <-next.C:
+			addr := to.addrs[begun]
+			running.Go(func() { answers <- s.askAddress(ctx, z, to.name, addr, q) })
+			if begun++; begun < len(to.addrs) {
+				next.Reset(s.resolver.lost)
+			}
+		case view = <-answers:
+			if view.Outcome != Unasked {
+				return view
+			}
+			if ended++; begun < len(to.addrs) {
+				next.Reset(0)
+			}
+		}
+	}
+	return view
+}
+
+// askAddress asks a name server at one of its addresses.
+func (s *Session) askAddress(ctx context.Context, z zone, name string, at netip.Addr, q question) View {
+	m, err := s.askServer(ctx, at, q)
+	if err != nil {
+		err = fmt.Errorf("%s at %s: %w", name, at, err)
+	}
+	view := viewOf(name, q, m, err)
+	if err == nil && !m.authoritative && m.rcode == dnsmessage.RCodeSuccess && len(m.answers) == 0 {
+		view.Outcome, view.Err = Unasked, fmt.Errorf("%s is no name server of %s", name, z.name)
+	}
+	return view
 }
 
 // askServer asks a name server, unless it has been silent.
@@ -399,6 +472,9 @@ func (s *Session) askResolvers(ctx context.Context, q question) (views []View, d
 				unchecked.rcode != dnsmessage.RCodeServerFailure {
 				m, dnssec = unchecked, true
 			}
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", addr.Addr(), err)
 		}
 		view := viewOf(addr.Addr().String(), q, m, err)
 		if views = append(views, view); view.Outcome != Unasked {

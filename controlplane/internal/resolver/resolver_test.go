@@ -28,6 +28,9 @@ func start(t *testing.T, n *dnstest.Network, timeout time.Duration) *resolver.Re
 	return r
 }
 
+// long is labels of 247 bytes.
+var long = strings.Repeat("abcdefghijklmnopqrstuvwxyz.", 9) + "abcd"
+
 const patient = 20 * time.Second
 
 func network(t *testing.T) *dnstest.Network {
@@ -151,6 +154,16 @@ func TestLookup(t *testing.T) {
 			"www.example.com AAAA", "2001:db8::1 (example.com)",
 		},
 		{
+			"servers that know no EDNS", func(n *dnstest.Network) { n.Old("ns1.example.net"); n.Old("ns2.example.net") },
+			0, "www.example.com A", "203.0.113.7, 203.0.113.8 (example.com)",
+		},
+		{
+			"somebody who guesses answers first",
+			func(n *dnstest.Network) { n.Spoof("ns1.example.net"); n.Spoof("ns2.example.net") }, 0,
+			"www.example.com A", "203.0.113.7, 203.0.113.8 (example.com)",
+		},
+		{"a name that is too long for DNS", nil, 0, long + ".example.com A", "no such name ()"},
+		{
 			"DNSSEC is broken", func(n *dnstest.Network) { n.BreakDNSSEC("example.com", true) }, 0,
 			"www.example.com AAAA", "2001:db8::1 (example.com, DNSSEC)",
 		},
@@ -204,7 +217,8 @@ func TestNameServersInsideAreNotAsked(t *testing.T) {
 	for addr, public := range map[string]bool{
 		"8.8.8.8": true, "2606:4700::1": true, "10.0.0.1": false, "127.0.0.1": false, "169.254.169.254": false,
 		"100.64.0.1": false, "::1": false, "fe80::1": false, "fd00::1": false, "::ffff:10.0.0.1": false,
-		"224.0.0.1": false, "0.0.0.0": false,
+		"224.0.0.1": false, "0.0.0.0": false, "240.0.0.1": false, "198.18.0.1": false, "168.63.129.16": false,
+		"64:ff9b::a00:1": false, "64:ff9b::808:808": true, "2002:7f00:1::": false, "::a00:1": false,
 	} {
 		if resolver.Public(netip.MustParseAddr(addr)) != public {
 			t.Errorf("%s is public: %t", addr, !public)
@@ -281,6 +295,7 @@ func TestCAAAllows(t *testing.T) {
 		{`0 issuewild ";"`, false, true},
 		{`0 issuewild ";"`, true, false},
 		{`128 tbs "x"|0 issue "ca.test"`, false, false},
+		{`128 iodef "mailto:a@example.com"|128 issue "ca.test"`, false, true},
 		{`0 tbs "x"`, false, true},
 		{`0 issue "ca.test; validationmethods=dns-01"`, false, false},
 		{`0 issue "ca.test; validationmethods=dns-01,http-01"`, false, true},

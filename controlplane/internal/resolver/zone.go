@@ -137,6 +137,7 @@ func (s *Session) recursive(ctx context.Context, q question) (checked, error) {
 		var m message
 		m, err = s.resolver.exchange(ctx, addr, q, true, false)
 		if err != nil {
+			err = fmt.Errorf("%s: %w", addr.Addr(), err)
 			continue
 		}
 		if m.rcode != dnsmessage.RCodeServerFailure {
