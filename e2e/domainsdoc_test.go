@@ -184,7 +184,7 @@ func (n *newcomer) set(text string) {
 func tameDomains(text string) string {
 	for _, one := range []struct{ pattern, with string }{
 		{` \(says the resolver .*?\)`, ""}, {` \(ns1\.example\.org, ns2\.example\.org\)`, ""},
-		{`Asked (both|the) name servers`, "Asked"}, {`\d+ (s|min)\b`, "N s"}, {`\d+ days left`, "N days left"},
+		{`Asked (both|the) name servers|No name server answered\. Asked \S+`, "Asked"}, {`\d+ (s|min)\b`, "N s"}, {`\d+ days left`, "N days left"},
 		{`\d+ of \d+ edges`, "N of N edges"}, {`(\S) +`, "$1 "},
 	} {
 		text = regexp.MustCompile(one.pattern).ReplaceAllString(text, one.with)

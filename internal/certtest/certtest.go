@@ -39,6 +39,11 @@ func (a *Authority) Intermediate(name string) *Authority {
 	return next
 }
 
+// CrossSign is another certificate of an authority, which this one has signed.
+func (a *Authority) CrossSign(other *Authority) *x509.Certificate {
+	return sign(a.tb, ca(other.Cert.Subject.CommonName), a.Cert, other.Key.Public(), a.Key)
+}
+
 func ca(name string) *x509.Certificate {
 	return &x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour),

@@ -612,11 +612,10 @@ func (r record) add(b *dnsmessage.Builder) error {
 		// The mailbox has a dot within a label, as that of first.last@example.com has.
 		data := slices.Concat(labels(strings.Split(r.value, ".")),
 			labels(append([]string{"host.master"}, strings.Split(r.name, ".")...)))
-		return b.UnknownResource(head, dnsmessage.UnknownResource{
-			Type: dnsmessage.TypeSOA, Data: append(data, make([]byte, 20)...), // five numbers, the last the TTL of negative answers
-		})
+		numbers := make([]byte, 20)
+		return b.UnknownResource(head, dnsmessage.UnknownResource{Type: kinds["SOA"], Data: append(data, numbers...)})
 	case "TXT":
-		return b.TXTResource(head, dnsmessage.TXTResource{TXT: []string{strings.Trim(r.value, `"`)}})
+		return b.TXTResource(head, dnsmessage.TXTResource{TXT: strings.Split(strings.Trim(r.value, `"`), `" "`)})
 	case "MX":
 		return b.MXResource(head, dnsmessage.MXResource{Pref: 10, MX: name(r.value)})
 	case "CAA":

@@ -30,7 +30,8 @@ func (s domains) UploadCertificate(
 		[]byte(req.GetCertificatePem()),
 		[]byte(req.GetPrivateKeyPem()),
 		certificate.Options{
-			Domain: name, Now: s.now(), AllowUntrusted: req.GetAllowUntrusted(), Roots: s.roots,
+			Domain: name, Now: s.now(), Left: certificate.MinLeft, AllowUntrusted: req.GetAllowUntrusted(),
+			Roots: s.roots,
 		},
 	)
 	var refused *certificate.Error

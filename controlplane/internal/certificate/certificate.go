@@ -29,7 +29,7 @@ import (
 const (
 	// MaxBytes bounds a certificate with its chain, and a key, each as PEM.
 	MaxBytes = 16 << 10
-	// MinLeft is how long a certificate has to be good for at least.
+	// MinLeft is how long a certificate that somebody brings has to be good for at least.
 	MinLeft = 24 * time.Hour
 	// maxChain is more intermediates than any public authority has.
 	maxChain = 8
@@ -55,6 +55,8 @@ type Options struct {
 	Domain string
 	// Now is the time. Required.
 	Now time.Time
+	// Left is how long it has to be good for at least.
+	Left time.Duration
 	// AllowUntrusted takes a certificate whose authority nobody knows.
 	AllowUntrusted bool
 	// Roots are the authorities that are trusted. Nil: those of this machine.
@@ -117,7 +119,7 @@ func New(all []*x509.Certificate, key crypto.Signer, opts Options) (*Certificate
 	if c.key, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
 		return nil, refuse(FieldKey, "the key is of a kind that cannot be stored")
 	}
-	if c.Chain, err = chainOf(leaf, all); err != nil {
+	if c.Chain, err = chainOf(leaf, all, opts); err != nil {
 		return nil, err
 	}
 	return c, c.trust(opts)
@@ -143,8 +145,11 @@ func (c *Certificate) Record(domain, uid string, shared bool) store.Certificate 
 	return record
 }
 
+// byteOrderMark begins files of some editors.
+var byteOrderMark = []byte("\ufeff")
+
 func readCertificates(b []byte) (all []*x509.Certificate, err error) {
-	rest := b
+	rest := bytes.TrimPrefix(b, byteOrderMark)
 	for n := 1; ; n++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -177,37 +182,53 @@ func readCertificates(b []byte) (all []*x509.Certificate, err error) {
 }
 
 // readKey reads a private key: PKCS #8, PKCS #1, or SEC 1.
-func readKey(b []byte) (crypto.Signer, error) {
-	rest := b
+func readKey(b []byte) (key crypto.Signer, err error) {
+	rest := bytes.TrimPrefix(b, byteOrderMark)
 	for {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil, refuse(FieldKey, "it holds no private key: give it as PEM, which begins with -----BEGIN PRIVATE KEY-----")
+			break
 		}
-		if block.Type == "EC PARAMETERS" || block.Type == "CERTIFICATE" {
+		switch {
+		case block.Type == "EC PARAMETERS" || block.Type == "CERTIFICATE":
 			continue
-		}
-		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
+		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
 			return nil, refuse(FieldKey, "the key is encrypted: give it in the clear, as `openssl pkey -in FILE` writes it")
+		case key != nil:
+			return nil, refuse(FieldKey, "it holds more than one private key: give that of the certificate alone")
 		}
-		var key any
-		var err error
-		switch block.Type {
-		case "PRIVATE KEY":
-			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		case "RSA PRIVATE KEY":
-			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-		case "EC PRIVATE KEY":
-			key, err = x509.ParseECPrivateKey(block.Bytes)
-		default:
-			return nil, refuse(FieldKey, "it holds a block that is no private key")
+		if key, err = parseKey(block); err != nil {
+			return nil, err
 		}
-		signer, ok := key.(crypto.Signer)
-		if err != nil || !ok { // what err says might quote the key
-			return nil, refuse(FieldKey, "the private key cannot be read: is it whole?")
-		}
-		return signer, nil
 	}
+	cut := bytes.Contains(rest, []byte("-----BEGIN"))
+	switch {
+	case cut:
+		return nil, refuse(FieldKey, "the private key cannot be read as PEM: is its end cut off?")
+	case key == nil:
+		return nil, refuse(FieldKey, "it holds no private key: give it as PEM, which begins with -----BEGIN PRIVATE KEY-----")
+	}
+	return key, nil
+}
+
+func parseKey(block *pem.Block) (crypto.Signer, error) {
+	var key any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		return nil, refuse(FieldKey, "it holds a block that is no private key")
+	}
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok { // what err says might quote the key
+		return nil, refuse(FieldKey, "the private key cannot be read: is it whole?")
+	}
+	return signer, nil
 }
 
 type publicKey interface{ Equal(crypto.PublicKey) bool }
@@ -260,7 +281,7 @@ func (c *Certificate) check(opts Options) error {
 		return err
 	}
 	switch leaf := c.Leaf; {
-	case leaf.IsCA:
+	case leaf.IsCA && !(opts.AllowUntrusted && selfSigned(leaf)):
 		return refuse(FieldCertificate, "the certificate of the key is an authority's own: give one that an authority has signed for the domain")
 	case !covers(leaf, opts.Domain):
 		return refuse(FieldCertificate, "it is not good for %s: it is for %s", opts.Domain,
@@ -269,15 +290,21 @@ func (c *Certificate) check(opts Options) error {
 		return refuse(FieldCertificate, "it is not good before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case !opts.Now.Before(leaf.NotAfter):
 		return refuse(FieldCertificate, "it has ended at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case leaf.NotAfter.Sub(opts.Now) < MinLeft:
+	case leaf.NotAfter.Sub(opts.Now) < opts.Left:
 		return refuse(FieldCertificate, "it ends at %s: it has to be good for another %s at least",
-			leaf.NotAfter.UTC().Format(time.RFC3339), MinLeft)
+			leaf.NotAfter.UTC().Format(time.RFC3339), opts.Left)
 	case !forServers(leaf):
 		return refuse(FieldCertificate, "it is not for servers: its extended key usage lacks serverAuth")
 	case mustStaple(leaf):
 		return refuse(FieldCertificate, "it asks for OCSP stapling (must-staple, RFC 7633), which edges do not do: have it issued without")
 	}
 	return nil
+}
+
+// selfSigned recognises a certificate that its own key has signed.
+func selfSigned(cert *x509.Certificate) bool {
+	return bytes.Equal(cert.RawIssuer, cert.RawSubject) &&
+		cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
 }
 
 func checkPublicKey(key crypto.PublicKey) error {
@@ -326,36 +353,72 @@ func mustStaple(leaf *x509.Certificate) bool {
 	return slices.ContainsFunc(leaf.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(tlsFeature) })
 }
 
-// chainOf orders the certificates that lead from a leaf to its authority, without the root. Every
-// one has to be part of that.
-func chainOf(leaf *x509.Certificate, all []*x509.Certificate) (chain []*x509.Certificate, err error) {
+// chainOf orders the certificates that lead from a leaf to its authority, without the root, which
+// clients have or do not trust. Where authorities have signed each other there are several ways:
+// one that leads to a known authority is taken. Every certificate has to be on some way.
+func chainOf(leaf *x509.Certificate, all []*x509.Certificate, opts Options) (chain []*x509.Certificate, err error) {
 	left := slices.DeleteFunc(slices.Clone(all), leaf.Equal)
-	for at := leaf; len(left) > 0; {
-		i := slices.IndexFunc(left, func(c *x509.Certificate) bool {
-			return bytes.Equal(at.RawIssuer, c.RawSubject) && at.CheckSignatureFrom(c) == nil
+	pool := poolOf(left)
+	for reached := []*x509.Certificate{leaf}; len(reached) > 0; reached = reached[1:] {
+		above := signers(reached[0], left)
+		left = slices.DeleteFunc(left, func(c *x509.Certificate) bool { return slices.Contains(above, c) })
+		reached = append(reached, above...)
+	}
+	if len(left) > 0 {
+		return nil, refuse(FieldCertificate, "the certificate of %s has signed none of the others: leave it out", subject(left[0]))
+	}
+	for at := leaf; ; {
+		above := slices.DeleteFunc(signers(at, all), func(c *x509.Certificate) bool {
+			there := func(has *x509.Certificate) bool { return sameKey(has, c) }
+			return selfSigned(c) || slices.ContainsFunc(chain, there)
 		})
-		if i < 0 {
-			return nil, refuse(FieldCertificate, "the certificate of %s has signed none of the others: leave it out", subject(left[0]))
+		if len(above) == 0 {
+			return chain, nil
 		}
-		at = left[i]
-		left = slices.Delete(left, i, i+1)
-		if bytes.Equal(at.RawIssuer, at.RawSubject) { // clients have the root, or do not trust it
-			continue
-		}
+		at = above[max(0, slices.IndexFunc(above, func(c *x509.Certificate) bool { return known(c, pool, opts) }))]
 		if chain = append(chain, at); len(chain) > maxChain {
 			return nil, refuse(FieldCertificate, "the chain has more than %d intermediates", maxChain)
 		}
 	}
-	return chain, nil
+}
+
+// signers are those of some certificates whose authorities have signed one.
+func signers(cert *x509.Certificate, all []*x509.Certificate) (found []*x509.Certificate) {
+	for _, c := range all {
+		if bytes.Equal(cert.RawIssuer, c.RawSubject) && cert.CheckSignatureFrom(c) == nil {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// sameKey reports whether certificates are of one authority.
+func sameKey(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
+}
+
+func poolOf(all []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, cert := range all {
+		pool.AddCert(cert)
+	}
+	return pool
+}
+
+// known reports whether a certificate leads to an authority that is trusted, by way of some others.
+func known(cert *x509.Certificate, others *x509.CertPool, opts Options) bool {
+	_, err := cert.Verify(x509.VerifyOptions{
+		Roots: opts.Roots, Intermediates: others, CurrentTime: opts.Now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err == nil
 }
 
 // trust finds out whether the chain leads to a known authority.
 func (c *Certificate) trust(opts Options) error {
-	pool := x509.NewCertPool()
-	for _, cert := range c.Chain {
-		pool.AddCert(cert)
-	}
-	_, err := c.Leaf.Verify(x509.VerifyOptions{Roots: opts.Roots, Intermediates: pool, CurrentTime: opts.Now})
+	_, err := c.Leaf.Verify(x509.VerifyOptions{
+		Roots: opts.Roots, Intermediates: poolOf(c.Chain), CurrentTime: opts.Now,
+	})
 	c.Trusted = err == nil
 	if err == nil || opts.AllowUntrusted {
 		return nil

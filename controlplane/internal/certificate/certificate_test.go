@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,87 @@ func TestCertificatesArePutInOrder(t *testing.T) {
 	}
 }
 
+// Authorities sign each other, so that there are several certificates of one name and key: what is
+// kept leads to an authority that is known, whichever stands first.
+func TestCrossSigned(t *testing.T) {
+	t.Parallel()
+	known, other := certtest.New(t), certtest.New(t)
+	issuer := other.Intermediate("issuer")
+	pair := issuer.Issue([]string{"a.example.com"})
+	crossed := known.CrossSign(issuer)
+	root := known.CrossSign(other) // of the other authority
+	for name, given := range map[string][]*x509.Certificate{
+		"the known one first":       {pair.Leaf, crossed, issuer.Cert},
+		"the known one last":        {pair.Leaf, issuer.Cert, crossed},
+		"with both roots":           {pair.Leaf, issuer.Cert, crossed, other.Cert, known.Cert},
+		"a root, signed by another": {pair.Leaf, issuer.Cert, other.Cert, root, known.Cert},
+		"the same, shuffled":        {root, other.Cert, pair.Leaf, issuer.Cert},
+	} {
+		c, err := certificate.Parse(certtest.PEM(given...), pair.KeyPEM(t), options(known, "a.example.com"))
+		if err != nil || !c.Trusted {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if last := c.Chain[len(c.Chain)-1]; !bytes.Equal(last.RawIssuer, known.Cert.RawSubject) {
+			t.Errorf("%s: the chain of %d ends below %s", name, len(c.Chain), last.Issuer)
+		}
+	}
+}
+
+// Files come from all kinds of editors.
+func TestTextAroundPEM(t *testing.T) {
+	t.Parallel()
+	root := certtest.New(t)
+	issuer := root.Intermediate("issuer")
+	pair := issuer.Issue([]string{"a.example.com"})
+	cert, key := certtest.PEM(pair.Leaf, issuer.Cert), pair.KeyPEM(t)
+	crlf := func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")) }
+	before := func(text string, b []byte) []byte { return append([]byte(text), b...) }
+	for name, c := range map[string][2][]byte{
+		"CR LF":                {crlf(cert), crlf(key)},
+		"text before":          {before("Bag Attributes\n    friendlyName: a\n", cert), before("key:\n", key)},
+		"a byte order mark":    {before("\ufeff", cert), before("\ufeff", key)},
+		"no end of line":       {bytes.TrimSpace(cert), bytes.TrimSpace(key)},
+		"spaces":               {append(cert, "\n\n   \n"...), append(key, "\n\n"...)},
+		"all in one file":      {cert, append(append([]byte{}, cert...), key...)},
+		"with its parameters":  {cert, before("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n", key)},
+		"spaces ends of lines": {bytes.ReplaceAll(cert, []byte("\n"), []byte("  \n")), key},
+	} {
+		if _, err := certificate.Parse(c[0], c[1], options(root, "a.example.com")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What `openssl req -x509` makes says that it is an authority's. It is taken like other
+// certificates that nobody knows: on request.
+func TestSelfSigned(t *testing.T) {
+	t.Parallel()
+	root := certtest.New(t)
+	key := certtest.Key(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a.example.com"},
+		DNSNames: []string{"a.example.com"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	opts := options(root, "a.example.com")
+	if _, err := certificate.Parse(cert, certtest.Pair{Key: key}.KeyPEM(t), opts); err == nil {
+		t.Error("it is taken without being asked for")
+	}
+	opts.AllowUntrusted = true
+	if c, err := certificate.Parse(cert, certtest.Pair{Key: key}.KeyPEM(t), opts); err != nil || c.Trusted ||
+		len(c.Chain) > 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func options(root *certtest.Authority, domain string) certificate.Options {
-	return certificate.Options{Domain: domain, Now: time.Now(), Roots: root.Pool()}
+	return certificate.Options{Domain: domain, Now: time.Now(), Left: certificate.MinLeft, Roots: root.Pool()}
 }
 
 func TestKindsOfKeys(t *testing.T) {
@@ -157,6 +237,7 @@ func TestRefusals(t *testing.T) {
 	}
 	weak, weakErr := rsa.GenerateKey(rand.Reader, 1024)
 	p224, p224Err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	p521, p521Err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	_, edwards, edErr := ed25519.GenerateKey(rand.Reader)
 	given := func(cert, key []byte) func() ([]byte, []byte) { return func() ([]byte, []byte) { return cert, key } }
 	changed := func(e func(*x509.Certificate)) func() ([]byte, []byte) {
@@ -201,12 +282,20 @@ func TestRefusals(t *testing.T) {
 			given(certtest.PEM(full...), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})),
 			certificate.FieldKey, "is it whole",
 		},
+		"a key that is cut off": {
+			given(certtest.PEM(full...), good.KeyPEM(t)[:100]), certificate.FieldKey, "is its end cut off",
+		},
+		"two keys": {
+			given(certtest.PEM(full...), append(stranger.KeyPEM(t), good.KeyPEM(t)...)), certificate.FieldKey,
+			"more than one private key",
+		},
 		"another's key": {
 			given(certtest.PEM(full...), stranger.KeyPEM(t)), certificate.FieldKey,
 			"belongs to none of the certificates",
 		},
 		"RSA of 1,024 bits": {signed(weak, weakErr), certificate.FieldKey, "1024 bits"},
 		"P-224":             {signed(p224, p224Err), certificate.FieldKey, "P-224"},
+		"P-521":             {signed(p521, p521Err), certificate.FieldKey, "P-521"},
 		"Ed25519":           {signed(edwards, edErr), certificate.FieldKey, "neither RSA nor ECDSA"},
 		"another name": {
 			changed(func(c *x509.Certificate) { c.DNSNames = []string{"b.example.com"} }), certificate.FieldCertificate,

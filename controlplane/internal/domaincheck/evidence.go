@@ -42,11 +42,14 @@ func (s Subject) wildcard() bool { return strings.HasPrefix(s.Name, "*.") }
 func (s Subject) base() string { return strings.TrimPrefix(s.Name, "*.") }
 
 // proofs are the names whose TXT records prove ownership, the nearest first: of the name and of
-// those above it, as far as somebody can have registered them.
+// those above it, as far as somebody can have registered them. Those that are too long for DNS are
+// left out.
 func (s Subject) proofs() (names []string) {
 	registered, err := publicsuffix.EffectiveTLDPlusOne(s.base())
 	for at := s.base(); ; {
-		names = append(names, proofLabel+at)
+		if len(proofLabel+at) <= maxName {
+			names = append(names, proofLabel+at)
+		}
 		_, parent, above := strings.Cut(at, ".")
 		if err != nil || at == registered || !above || len(names) == maxProofs {
 			return names
@@ -55,8 +58,12 @@ func (s Subject) proofs() (names []string) {
 	}
 }
 
-// maxProofs bounds the names that are asked for proofs.
-const maxProofs = 10
+const (
+	// maxProofs bounds the names that are asked for proofs.
+	maxProofs = 10
+	// maxName is the length of the longest name in DNS, without the dot at its end.
+	maxName = 253
+)
 
 // Evidence is what was seen of a name.
 type Evidence struct {
@@ -72,6 +79,12 @@ type Evidence struct {
 	Apex bool
 	// Servers are the name servers of the name's zone.
 	Servers []string
+	// Unregistered says that the name is in no zone of its owner's, but in one below which anybody
+	// registers names.
+	Unregistered bool
+	// Misplaced is a proof that was found where none counts: at the name itself, or with the zone
+	// twice in its name. Nil: there is none.
+	Misplaced *resolver.Record
 	// CAA is the answer with the CAA records that count. Nil if nobody orders a certificate.
 	CAA *resolver.Answer
 	// Delegation is what was found at `_acme-challenge`. Nil if nobody looked.
@@ -159,6 +172,11 @@ func (l *Looker) Look(ctx context.Context, s Subject) *Evidence {
 	all.Go(func() {
 		zone, servers, err := session.Zone(ctx, s.base())
 		e.Apex, e.Servers = err == nil && zone == s.base(), servers
+		if suffix, _ := publicsuffix.PublicSuffix(s.base()); err == nil && zone != "" && within(suffix, zone) {
+			e.Servers, e.Unregistered = nil, true
+		} else if err == nil && !s.Believed {
+			e.Misplaced = lookMisplaced(ctx, session, s, zone)
+		}
 	})
 	if l.Orders {
 		all.Go(func() { e.CAA = session.CAA(ctx, s.Name) })
@@ -192,17 +210,42 @@ func lookProofs(ctx context.Context, session *resolver.Session, s Subject) []*re
 	return answers
 }
 
+// within reports whether a name is another, or below it.
+func within(name, above string) bool { return name == above || strings.HasSuffix(name, "."+above) }
+
+// lookMisplaced looks for a proof where people put it by mistake: at the name itself, or with the
+// zone twice in the name, because what many providers ask for is the part before the zone.
+func lookMisplaced(ctx context.Context, session *resolver.Session, s Subject, zone string) *resolver.Record {
+	names := []string{s.base()}
+	if zone != "" {
+		names = append(names, proofLabel+s.base()+"."+zone)
+	}
+	for _, name := range names {
+		for _, r := range session.Lookup(ctx, name, "TXT").Records {
+			if r.Name == name && tokenOf(r) == s.Token {
+				return &r
+			}
+		}
+	}
+	return nil
+}
+
 // isProof reports whether a record is the proof of some account.
 func isProof(r resolver.Record) bool { return len(tokenOf(r)) == tokenLen }
 
 // tokenOf is what comes behind the prefix of a proof, empty if a record does not have that.
 func tokenOf(r resolver.Record) string {
-	token, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(r.Value)), proofPrefix)
-	if r.Type != "TXT" || !ok {
+	rest, ok := strings.CutPrefix(trim(r.Value), "edgewalk")
+	token, is := strings.CutPrefix(strings.TrimSpace(rest), "=")
+	if r.Type != "TXT" || !ok || !is {
 		return ""
 	}
-	return strings.TrimSpace(token)
+	return trim(token)
 }
+
+// trim leaves out of a text what makes no difference: case, spaces, and quotes that have become
+// part of it, because forms of providers differ in who writes quotes.
+func trim(text string) string { return strings.Trim(strings.ToLower(text), `"'\ `) }
 
 func (l *Looker) lookTarget(ctx context.Context, session *resolver.Session, token string) (addrs []netip.Addr) {
 	goal := l.goal(token)
@@ -219,7 +262,7 @@ func (l *Looker) lookTarget(ctx context.Context, session *resolver.Session, toke
 	return addrs
 }
 
-// maxAddresses are the addresses of a name that are looked at.
+// maxAddresses are the addresses of a name that are asked.
 const maxAddresses = 16
 
 func (l *Looker) lookAddresses(ctx context.Context, s Subject, e *Evidence) []Address {
@@ -230,14 +273,19 @@ func (l *Looker) lookAddresses(ctx context.Context, s Subject, e *Evidence) []Ad
 		}
 		for _, r := range a.Records {
 			known := func(o Address) bool { return o.Addr == r.Addr }
-			if r.Addr.IsValid() && len(found) < maxAddresses && !slices.ContainsFunc(found, known) {
+			if r.Addr.IsValid() && !slices.ContainsFunc(found, known) {
 				found = append(found, Address{Addr: r.Addr})
 			}
 		}
 	}
 	var all sync.WaitGroup
+	asked := 0
 	for i := range found {
 		if slices.Contains(e.Target, found[i].Addr) {
+			continue
+		}
+		if asked++; asked > maxAddresses {
+			found[i].Kind, found[i].Text = AddressSilent, "it was not asked, because there are so many"
 			continue
 		}
 		all.Go(func() { l.Probe.look(ctx, s.Name, &found[i]) })

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/publicsuffix"
+
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -65,7 +67,7 @@ func judgeOwnership(
 		o.Want = append(o.Want, s.Name+" CNAME "+goal)
 	}
 	var asked []string
-	mistake := ""
+	mistake := misplaced(s, e)
 	for _, a := range e.TXT {
 		asked = append(asked, a.Name)
 		if a.Outcome == resolver.Unasked || a.Outcome == resolver.Broken {
@@ -78,6 +80,8 @@ func judgeOwnership(
 				o.Seen = append(o.Seen, r.String())
 			}
 			switch {
+			case token == "" && r.Type == "TXT" && trim(r.Value) == s.Token:
+				mistake = fmt.Sprintf("the TXT record at %s lacks edgewalk=: it has to be %s", a.Name, proof)
 			case token == "":
 			case token != s.Token && isProof(r):
 				others++
@@ -107,6 +111,19 @@ func judgeOwnership(
 	return o, proven, disproven
 }
 
+// misplaced says of a proof that does not count where it should be, empty if there is none.
+func misplaced(s Subject, e *Evidence) string {
+	if e.Misplaced == nil || len(s.proofs()) == 0 {
+		return ""
+	}
+	at, zone := s.proofs()[0], strings.TrimPrefix(e.Misplaced.Name, proofLabel+s.base()+".")
+	if zone == e.Misplaced.Name {
+		return fmt.Sprintf("the TXT record stands at %s, and has to stand at %s", e.Misplaced.Name, at)
+	}
+	return fmt.Sprintf("the TXT record stands at %s, because your DNS adds %s to names by itself: it has to stand at %s",
+		e.Misplaced.Name, zone, at)
+}
+
 // otherThan are the names without some, as part of a sentence.
 func otherThan(all, without []string) string {
 	rest := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(without, name) })
@@ -125,6 +142,9 @@ func judgeChain(
 	asked []string,
 ) (_ *topologyv1.DomainOwnership, proven, disproven bool) {
 	none := "no TXT at " + strings.Join(asked, " or ")
+	if len(asked) > 2 {
+		none = fmt.Sprintf("no TXT at %s, nor above that, up to %s", asked[0], asked[len(asked)-1])
+	}
 	o.Reason = topologyv1.DomainOwnership_NO_RECORD
 	if s.wildcard() {
 		o.Reason = topologyv1.DomainOwnership_WILDCARD_NEEDS_TXT
@@ -216,8 +236,43 @@ func appendOnce(all []string, one string) []string {
 	return append(all, one)
 }
 
+// recursive are the resolvers that answered because no name server did.
+func recursive(e *Evidence) []string {
+	for _, a := range append([]*resolver.Answer{e.A, e.AAAA}, e.TXT...) {
+		if a != nil && a.Recursive && a.Zone != "" {
+			return a.Servers()
+		}
+	}
+	return nil
+}
+
+// unanswered says which name servers did not answer, or failed, where others did.
+func unanswered(e *Evidence) string {
+	var failed []string
+	for _, a := range []*resolver.Answer{e.A, e.AAAA} {
+		for _, err := range a.Failed {
+			failed = appendOnce(failed, said(err))
+		}
+	}
+	return strings.Join(failed, "; ")
+}
+
 func judgeRouting(s Subject, e *Evidence, goal string, owned bool) (r *topologyv1.DomainRouting, asked bool) {
-	r = &topologyv1.DomainRouting{State: topologyv1.DomainRouting_UNKNOWN, NameServers: e.Servers}
+	r = &topologyv1.DomainRouting{
+		State: topologyv1.DomainRouting_UNKNOWN, NameServers: e.Servers, Resolvers: recursive(e),
+	}
+	r, asked = judgeLooked(s, e, r, goal, owned)
+	if e.A != nil {
+		if failed := unanswered(e); failed != "" {
+			r.Message += "; " + failed
+		}
+	}
+	return r, asked
+}
+
+func judgeLooked(
+	s Subject, e *Evidence, r *topologyv1.DomainRouting, goal string, owned bool,
+) (_ *topologyv1.DomainRouting, asked bool) {
 	switch {
 	case local(s.Name):
 		r.State, r.Message = topologyv1.DomainRouting_HERE, "names below .localhost are this machine"
@@ -242,10 +297,10 @@ func judgeRouting(s Subject, e *Evidence, goal string, owned bool) (r *topologyv
 	case differ:
 		r.Message += "; " + differing(e)
 	}
-	if e.A.Recursive {
+	if len(r.GetResolvers()) > 0 {
 		r.Message += fmt.Sprintf(
 			" (says the resolver %s; the name servers could not be asked)",
-			strings.Join(e.A.Servers(), ", "),
+			strings.Join(r.GetResolvers(), ", "),
 		)
 	}
 	return r, true
@@ -360,6 +415,9 @@ func judgeOutcome(
 	switch {
 	case e.A.Outcome == resolver.NXDomain && e.AAAA.Outcome == resolver.NXDomain:
 		r.State, r.Message = topologyv1.DomainRouting_NXDOMAIN, s.Name+" does not exist"
+		if registered, err := publicsuffix.EffectiveTLDPlusOne(s.Name); e.Unregistered && err == nil {
+			r.Message += fmt.Sprintf(": %s is not registered, or has no name servers", registered)
+		}
 		return true
 	case len(e.Addresses) == 0:
 		r.State, r.Reason = topologyv1.DomainRouting_ELSEWHERE, topologyv1.DomainRouting_NO_ADDRESS

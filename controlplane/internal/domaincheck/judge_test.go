@@ -27,9 +27,13 @@ const (
 	foreign = "zzzzzzzzzzzzzzzzzzzz"
 )
 
+// long is labels that leave a name no room for another one.
+var long = strings.Repeat("abcdefghijklmnopqrstuvwxyz.", 8) + "abcdefghijklmnopqrstuvw"
+
 // world is DNS and some HTTP servers on loopback. Names are to lead to 127.0.0.21; edges answer
-// there and at .22, and behind .23, which is a proxy. Somebody else answers at .31, nobody listens
-// at .32, and .33 is silent.
+// there and at .22, and behind .23 and .24, which are proxies; .24 redirects to https://, and .25
+// there too, where nothing is. Somebody else answers at .31, nobody listens at .32, and .33 is
+// silent; .34 redirects to another host, .35 to itself for ever, and .36 answers with 1 MiB.
 type world struct {
 	*dnstest.Network
 	looker *Looker
@@ -63,19 +67,43 @@ func newWorld(t testing.TB) *world {
 		w.Header().Set(ForwardedField, "1")
 		edge(w, req)
 	})
-	port := serveAt(
-		t,
-		map[string]http.Handler{"127.0.0.22": edge, "127.0.0.23": proxy, "127.0.0.31": other, "127.0.0.33": nil},
-	)
+	redirect := func(to string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			http.Redirect(w, req, to+req.URL.Path, http.StatusMovedPermanently)
+		})
+	}
+	secure := httptest.NewUnstartedServer(edge)
+	secure.Listener.Close()
+	secure.Listener = listenAt(t, "127.0.0.24:0")
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	port := serveAt(t, map[string]http.Handler{
+		"127.0.0.22": edge, "127.0.0.23": proxy, "127.0.0.24": redirect("https://images.example.com"),
+		"127.0.0.25": redirect("https://images.example.com"), "127.0.0.31": other, "127.0.0.33": nil,
+		"127.0.0.34": redirect("https://www.example.com"), "127.0.0.35": redirect("http://images.example.com"),
+		"127.0.0.36": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(make([]byte, 1<<20)) // who asked has read enough
+		}),
+	})
 	return &world{n, &Looker{
 		Resolver: r, Target: "edge.example",
 		Probe: &Prober{
 			Thumbprint: func() string { return "THUMB" },
 			Port:       port,
+			TLSPort:    secure.Listener.Addr().(*net.TCPAddr).Port,
 			Allow:      loopback,
 			Timeout:    20 * time.Second,
 		},
 	}}
+}
+
+func listenAt(t testing.TB, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func loopback(a netip.Addr) bool { return a.IsLoopback() }
@@ -147,7 +175,7 @@ func lines(f Finding) string {
 		}
 		b.WriteString("\n")
 	}
-	return strings.NewReplacer(mine, "MINE", foreign, "FOREIGN").Replace(b.String())
+	return strings.NewReplacer(mine, "MINE", foreign, "FOREIGN", long, "LONG").Replace(b.String())
 }
 
 // TestFaults shows what is said of each fault, and which records repair it. A case of
@@ -201,7 +229,7 @@ func (w *world) play(tb testing.TB, text string) (name, script, want string) {
 		}
 		script += line
 		if named, ok := strings.CutPrefix(strings.TrimSpace(command), "name "); ok {
-			name = named
+			name = strings.ReplaceAll(named, "LONG", long)
 			continue
 		}
 		w.do(tb, strings.TrimSpace(command))
@@ -249,16 +277,17 @@ func challengeLine(name string, e *Evidence) string {
 		dns01.None: "none", dns01.Delegated: "delegated", dns01.ByHook: "by hook", dns01.Conflict: "conflict",
 	}[c.Way]
 	line := strings.TrimRight(fmt.Sprintf("challenges %s: %s", way, c.Message), ": ")
-	return strings.NewReplacer(mine, "MINE", foreign, "FOREIGN").Replace(line) + "\n"
+	return strings.NewReplacer(mine, "MINE", foreign, "FOREIGN", long, "LONG").Replace(line) + "\n"
 }
 
 // do makes a fault: `zone NAME SERVERS: RECORDS`, `set ZONE [SERVER]: RECORDS` with records parted
-// by `;`, `fail ZONE CODE`, `lame ZONE SERVER`, `mute SERVER`, `dnssec ZONE`, `stale ZONE:
-// RECORDS`, `target HOST`, `challenges ZONE`, `hook`, or `patience DURATION`.
+// by `;`, `fail ZONE CODE`, `lame ZONE SERVER`, `mute SERVER`, `old SERVER`, `spoof SERVER`,
+// `dnssec ZONE`, `stale ZONE: RECORDS`, `target HOST`, `challenges ZONE`, `hook`, or
+// `patience DURATION`.
 func (w *world) do(t testing.TB, command string) {
 	t.Helper()
 	head, records, _ := strings.Cut(command, ": ")
-	records = strings.NewReplacer(";", "\n", "MINE", mine, "FOREIGN", foreign).Replace(records)
+	records = strings.NewReplacer(";", "\n", "MINE", mine, "FOREIGN", foreign, "LONG", long).Replace(records)
 	words := append(strings.Fields(head), "", "", "")
 	switch words[0] {
 	case "zone":
@@ -271,6 +300,10 @@ func (w *world) do(t testing.TB, command string) {
 		w.Lame(words[1], words[2])
 	case "mute":
 		w.Mute(words[1], true)
+	case "old":
+		w.Old(words[1])
+	case "spoof":
+		w.Spoof(words[1])
 	case "dnssec":
 		w.BreakDNSSEC(words[1], true)
 	case "stale":

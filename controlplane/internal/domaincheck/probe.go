@@ -1,14 +1,17 @@
 package domaincheck
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,14 +29,17 @@ const (
 	probeTimeout = 2 * time.Second
 	// maxProbeBytes is more than an edge answers.
 	maxProbeBytes = 1 << 10
+	// maxProbeRedirects are the redirects that are followed.
+	maxProbeRedirects = 3
 )
 
 // Prober asks addresses whether an edge is behind them.
 type Prober struct {
 	// Thumbprint is what edges put behind the token of a challenge (RFC 8555 8.1).
 	Thumbprint func() string
-	// Port is the port that is asked. Default: 80.
-	Port int
+	// Port is the port that is asked, and TLSPort that to which a redirect to https:// leads.
+	// Defaults: 80 and 443.
+	Port, TLSPort int
 	// Timeout is for one address. Default: 2 s.
 	Timeout time.Duration
 	// Allow says which addresses may be asked, because anybody chooses those. Default: public ones.
@@ -59,73 +65,107 @@ func (p *Prober) look(ctx context.Context, name string, at *Address) {
 }
 
 func (p *Prober) ask(ctx context.Context, name string, addr netip.Addr) (AddressKind, string) {
-	timeout, port := probeTimeout, 80
-	if p.Timeout > 0 {
-		timeout = p.Timeout
-	}
-	if p.Port > 0 {
-		port = p.Port
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.Timeout, probeTimeout))
 	defer cancel()
-	token := rand.Text()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+name+ChallengePath+token, http.NoBody)
-	if err != nil {
-		return AddressSilent, err.Error()
-	}
+	ports := map[string]int{"80": cmp.Or(p.Port, 80), "443": cmp.Or(p.TLSPort, 443)}
 	transport := &http.Transport{
 		DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(port)))
+		// What the certificate says counts as little as it does for authorities that follow a
+		// redirect: there is perhaps none yet.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, _, to string) (net.Conn, error) {
+			_, port, _ := net.SplitHostPort(to)
+			at := net.JoinHostPort(addr.String(), strconv.Itoa(ports[port]))
+			return new(net.Dialer).DialContext(ctx, "tcp", at)
 		},
 	}
 	defer transport.CloseIdleConnections()
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return notAnswered(err)
+	token := rand.Text()
+	target := &url.URL{Scheme: "http", Host: name, Path: ChallengePath + token}
+	for redirects := 0; ; redirects++ {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), http.NoBody)
+		if err != nil {
+			return AddressSilent, err.Error()
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			kind, text := notAnswered(err, target.Scheme)
+			if redirects > 0 {
+				text = "it redirects to " + target.Scheme + "://, and there " + text
+			}
+			return kind, text
+		}
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBytes))
+		_ = resp.Body.Close() // It was only read.
+		to, err2 := resp.Location()
+		switch {
+		case strings.TrimSpace(string(body)) == token+"."+p.Thumbprint():
+			return behind(resp, redirects)
+		case err != nil && resp.StatusCode == http.StatusOK:
+			return notAnswered(err, target.Scheme)
+		case resp.StatusCode < 300 || resp.StatusCode > 399 || err2 != nil:
+			return AddressForeign, answered(resp)
+		case redirects == maxProbeRedirects:
+			return AddressForeign, "it redirects again and again"
+		case !followed(to, name):
+			return AddressForeign, fmt.Sprintf("it redirects to %s://%s", printable(to.Scheme), printable(to.Host))
+		}
+		target = to
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBytes))
-	switch {
-	case strings.TrimSpace(string(body)) != token+"."+p.Thumbprint():
-	case resp.Header.Get(ForwardedField) != "" || resp.Header.Get("Via") != "" || resp.Header.Get("Age") != "":
+}
+
+// behind says of a right answer whether it came straight from an edge.
+func behind(resp *http.Response, redirects int) (AddressKind, string) {
+	if redirects > 0 || resp.Header.Get(ForwardedField) != "" || resp.Header.Get("Via") != "" ||
+		resp.Header.Get("Age") != "" {
 		return AddressProxied, "it forwards to an edge"
-	default:
-		return AddressOurs, "an edge answers there"
 	}
-	switch {
-	case err != nil && resp.StatusCode == http.StatusOK:
-		return notAnswered(err)
-	}
+	return AddressOurs, "an edge answers there"
+}
+
+func answered(resp *http.Response) string {
 	text := fmt.Sprintf("it answered %d", resp.StatusCode)
 	if server := product(resp.Header.Get("Server")); server != "" {
 		text += " as " + server
 	}
-	return AddressForeign, text
+	return text
+}
+
+// followed reports whether a redirect leads to the name that was asked for, at a port that
+// authorities follow redirects to. CDNs redirect so from plain HTTP to HTTPS, and authorities
+// follow (RFC 8555 8.3, https://letsencrypt.org/docs/challenge-types/#http-01-challenge).
+func followed(to *url.URL, name string) bool {
+	port := map[string]string{"http": "80", "https": "443"}[to.Scheme]
+	return port != "" && strings.EqualFold(to.Hostname(), name) && cmp.Or(to.Port(), port) == port
 }
 
 // product is the name of a server's software, as far as it can be shown.
 func product(server string) string {
 	name, _, _ := strings.Cut(server, "/")
-	end := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
-	if end >= 0 {
-		name = name[:end]
+	return printable(name)
+}
+
+// printable is the beginning of a text from outside, as far as it can be shown in a sentence.
+func printable(text string) string {
+	if end := strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }); end >= 0 {
+		text = text[:end]
 	}
-	return name[:min(len(name), 40)]
+	return text[:min(len(text), 80)]
 }
 
 // notAnswered separates errors that are evidence from those that are none: who refuses is there.
-func notAnswered(err error) (AddressKind, string) {
+func notAnswered(err error, scheme string) (AddressKind, string) {
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
 		return AddressSilent, "it did not answer in time"
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return AddressForeign, "nothing listens at its port 80"
+		port := map[string]string{"http": "80", "https": "443"}[scheme]
+		return AddressForeign, "nothing listens at its port " + port
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return AddressSilent, "it cannot be reached from here"
 	}
-	return AddressForeign, "it does not answer with HTTP"
+	return AddressForeign, "it does not answer with " + strings.ToUpper(scheme)
 }

@@ -43,7 +43,11 @@ func set(option int32, name, kind, value, note string, current ...string) *topol
 
 // proofRecord is the TXT record that proves ownership, beside what is there of the kind.
 func proofRecord(s Subject, option int32, note string) *topologyv1.DomainRecord {
-	return set(option, proofLabel+s.base(), "TXT", proofPrefix+s.Token, note)
+	at := proofLabel + s.base()
+	if names := s.proofs(); len(names) > 0 {
+		at = names[0]
+	}
+	return set(option, at, "TXT", proofPrefix+s.Token, note)
 }
 
 func wildcardRecords(s Subject, goal string, proven bool) (all []*topologyv1.DomainRecord) {
@@ -60,7 +64,7 @@ func wildcardRecords(s Subject, goal string, proven bool) (all []*topologyv1.Dom
 // for: for a wildcard, which gets no certificate otherwise, and for a name that does not lead here
 // yet.
 func challengeRecords(s Subject, e *Evidence, routed bool) (all []*topologyv1.DomainRecord) {
-	if e.ChallengeGoal == "" {
+	if e.ChallengeGoal == "" || len(dns01.NameOf(s.Name)) > maxName {
 		return nil
 	}
 	way, none := dns01.None, true

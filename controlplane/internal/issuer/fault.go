@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -47,8 +48,12 @@ const (
 func faultOf(err error, after time.Duration) fault {
 	problem, validation := problemOf(err)
 	if problem == nil {
+		text := "it fails: "
+		if _, unanswered := errors.AsType[*url.Error](err); unanswered {
+			text = "it does not answer: "
+		}
 		return fault{
-			reason: topologyv1.DomainCertificate_ISSUER_DOWN, text: "it does not answer: " + clean(err.Error()),
+			reason: topologyv1.DomainCertificate_ISSUER_DOWN, text: text + clean(err.Error()),
 			issuers: true, everywhere: true, after: after,
 		}
 	}

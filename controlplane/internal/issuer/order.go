@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -277,8 +278,11 @@ func parseChain(text []byte) (certs []*x509.Certificate, err error) {
 		}
 		certs = append(certs, cert)
 	}
-	if len(certs) == 0 {
+	switch {
+	case len(certs) == 0:
 		return nil, errors.New("the issuer sent no certificate")
+	case bytes.Contains(text, []byte("-----BEGIN")):
+		return nil, errors.New("the issuer sent a chain that is cut off")
 	}
 	return certs, nil
 }

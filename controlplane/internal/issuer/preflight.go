@@ -108,34 +108,41 @@ func (l *leader) allowed(
 		return all, nil
 	}
 	wildcard := strings.HasPrefix(sub.name(), "*.")
-	var may []*issuer
-	var names []string
-	for _, iss := range all {
-		identities, account := iss.identities(ctx)
-		if len(identities) == 0 { // it does not say by which names it knows itself
-			may = append(may, iss)
-			continue
-		}
-		if resolver.Allows(answer.Records, wildcard, identities, m.kind, account) {
-			may = append(may, iss)
-		}
-		names = append(names, identities[0])
-	}
-	if len(may) > 0 {
-		return may, nil
-	}
-	fact := waiting(topologyv1.DomainCertificate_CAA, "")
-	fact.Seen = resolver.CAALines(answer.Records)
 	tag := "issue"
 	isWild := func(r resolver.Record) bool { return r.CAA.Tag == "issuewild" }
 	if wildcard && slices.ContainsFunc(answer.Records, isWild) {
 		tag = "issuewild"
 	}
-	for _, name := range names {
-		fact.Want = append(fact.Want, answer.Last+" CAA "+resolver.CAA{Tag: tag, Value: name}.String())
+	fact := waiting(topologyv1.DomainCertificate_CAA, "")
+	fact.Seen = resolver.CAALines(answer.Records)
+	var may []*issuer
+	var names []string
+	for _, iss := range all {
+		identities, account := iss.identities(ctx)
+		if resolver.CAANamesAccount(answer.Records) {
+			// An issuer that does not answer fails as it will when it is sent the order.
+			if made, err := iss.register(ctx, l.fence); err == nil {
+				account = made.Location
+			}
+		}
+		// One may not say by which names it knows itself.
+		if len(identities) == 0 || resolver.Allows(answer.Records, wildcard, identities, m.kind, account) {
+			may = append(may, iss)
+			continue
+		}
+		want := resolver.AllowingCAA(answer.Records, tag, identities, m.kind, account)
+		names, fact.Want = append(names, identities[0]), append(fact.Want, answer.Last+" CAA "+want.String())
 	}
-	fact.Message = fmt.Sprintf("CAA at %s does not allow %s: add %s", answer.Last, strings.Join(names, " or "),
-		strings.Join(fact.Want, " or "))
+	if len(may) > 0 {
+		return may, nil
+	}
+	fact.Message = fmt.Sprintf("CAA at %s does not allow %s, by %s: add %s", answer.Last, strings.Join(names, " or "),
+		m.kind, strings.Join(fact.Want, " or "))
+	if critical, ok := resolver.CriticalCAA(answer.Records); ok {
+		fact.Want = nil
+		fact.Message = fmt.Sprintf("CAA %s at %s forbids all issuers to issue, because none knows what it says: delete it",
+			critical.CAA, answer.Last)
+	}
 	return nil, l.recheck(sub, fact)
 }
 

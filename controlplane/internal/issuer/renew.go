@@ -37,6 +37,19 @@ func renewal(notBefore, notAfter time.Time) time.Time {
 	return notBefore.Add(life * 2 / 3)
 }
 
+// latest is the last moment to renew a certificate, whatever its issuer says: a tenth of its life
+// is left for what may fail.
+func latest(notBefore, notAfter time.Time) time.Time {
+	return notAfter.Add(-notAfter.Sub(notBefore) / 10)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // window is when an issuer wants a certificate to be renewed (RFC 9773 4.2).
 type window struct {
 	start, end time.Time
@@ -123,8 +136,8 @@ func (c *client) schedule(ctx context.Context, got *storev1.IssuedCertificate, n
 		got.Ask = nil
 	default:
 		was := got.GetRenew().AsTime()
-		if got.GetAsk() == nil || was.Before(w.start) || !was.Before(w.end) {
-			got.Renew = timestamppb.New(w.moment())
+		if got.GetAsk() == nil || was.Before(w.start) || !was.Before(w.end) { // else it stays where it is
+			got.Renew = timestamppb.New(earlier(w.moment(), latest(got.GetNotBefore().AsTime(), notAfter)))
 		}
 		if w.why != "" && !w.end.After(now) {
 			c.log.WarnContext(ctx, "issuer: certificates are to be renewed at once", "issuer", c.Name, "why", w.why)

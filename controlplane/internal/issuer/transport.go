@@ -2,6 +2,8 @@ package issuer
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -47,6 +49,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return resp, err
 	}
+	resp.Body = &bounded{ReadCloser: resp.Body, left: maxAnswer}
 	now := t.now()
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		t.skewed(now.Sub(at))
@@ -58,6 +61,25 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		r.mu.Unlock()
 	}
 	return resp, nil
+}
+
+// maxAnswer bounds an answer of an authority, in bytes: no certificate with its chain has as many.
+const maxAnswer = 256 << 10
+
+// bounded is the content of an answer, up to a bound.
+type bounded struct {
+	io.ReadCloser
+	left int
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (n int, err error) {
+	if b.left == 0 {
+		return 0, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
+	}
+	n, err = b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // maxRetryAfter bounds what an authority may ask for.

@@ -88,6 +88,47 @@ func Allows(records []Record, wildcard bool, issuers []string, method, account s
 	return slices.ContainsFunc(counts, func(value string) bool { return allows(value, issuers, method, account) })
 }
 
+// CriticalCAA finds a record that forbids all issuers to issue, because none knows what it says
+// (RFC 8659 4.1).
+func CriticalCAA(records []Record) (found Record, ok bool) {
+	for _, r := range records {
+		issues := r.CAA.Tag == "issue" || r.CAA.Tag == "issuewild"
+		if r.CAA.Critical && !issues && !slices.Contains(otherTags, r.CAA.Tag) {
+			return r, true
+		}
+	}
+	return found, false
+}
+
+// CAANamesAccount reports whether a CAA record lets some accounts alone have certificates
+// (RFC 8657 3).
+func CAANamesAccount(records []Record) bool {
+	return slices.ContainsFunc(records, func(r Record) bool {
+		return strings.Contains(strings.ToLower(r.CAA.Value), "accounturi")
+	})
+}
+
+// AllowingCAA is the record that, beside others, lets an issuer that is known by some names issue a
+// certificate. It is as narrow as the records that the issuer has already.
+func AllowingCAA(records []Record, tag string, issuers []string, method, account string) CAA {
+	c := CAA{Tag: tag, Value: issuers[0]}
+	for _, r := range records {
+		name, parameters, _ := strings.Cut(r.CAA.Value, ";")
+		if r.CAA.Tag != tag || !slices.Contains(issuers, strings.ToLower(strings.TrimSpace(name))) {
+			continue
+		}
+		parameters = strings.ToLower(parameters)
+		if strings.Contains(parameters, "accounturi") && account != "" {
+			c.Value += "; accounturi=" + account
+		}
+		if strings.Contains(parameters, "validationmethods") {
+			c.Value += "; validationmethods=" + method
+		}
+		break
+	}
+	return c
+}
+
 // otherTags are those that issuers know and that say nothing of who may issue certificates for
 // hosts: RFC 8659 4.4, RFC 9495 3.
 var otherTags = []string{"iodef", "issuemail"}

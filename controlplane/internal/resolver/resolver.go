@@ -213,6 +213,9 @@ type Answer struct {
 	DNSSEC string
 	// Loop says that the CNAME records go in a circle, or are too many.
 	Loop bool
+	// Failed says of servers on the way that they did not answer, or with an error, where others
+	// did.
+	Failed []error
 	// Err says why the outcome is Broken or Unasked.
 	Err error
 }
@@ -312,6 +315,7 @@ func (s *Session) Lookup(ctx context.Context, name, kind string) *Answer {
 		}
 		a.Zone, a.Views, a.Recursive = h.zone, h.views, h.recursive
 		a.Outcome, a.Records, a.Err = merge(h.views, h.err)
+		a.Failed = append(a.Failed, h.failed(a.Outcome)...)
 		if kind == "CNAME" || a.Outcome != Found {
 			return a
 		}
@@ -357,6 +361,19 @@ type hop struct {
 	recursive bool
 	dnssec    bool
 	err       error
+}
+
+// failed are the errors of those that failed where others did not.
+func (h hop) failed(outcome Outcome) (failed []error) {
+	if outcome == Unasked || outcome == Broken || h.recursive {
+		return nil
+	}
+	for _, v := range h.views {
+		if v.Outcome == Unasked || v.Outcome == Broken {
+			failed = append(failed, v.Err)
+		}
+	}
+	return failed
 }
 
 func (s *Session) ask(ctx context.Context, q question) hop {

@@ -154,8 +154,9 @@ func TestLookup(t *testing.T) {
 			"www.example.com AAAA", "2001:db8::1 (example.com)",
 		},
 		{
-			"servers that know no EDNS", func(n *dnstest.Network) { n.Old("ns1.example.net"); n.Old("ns2.example.net") },
-			0, "www.example.com A", "203.0.113.7, 203.0.113.8 (example.com)",
+			"servers that know no EDNS",
+			func(n *dnstest.Network) { n.Old("ns1.example.net"); n.Old("ns2.example.net") }, 0,
+			"www.example.com A", "203.0.113.7, 203.0.113.8 (example.com)",
 		},
 		{
 			"somebody who guesses answers first",

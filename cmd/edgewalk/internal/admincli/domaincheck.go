@@ -234,9 +234,14 @@ func writeCheck(w io.Writer, resp *adminv1.CheckCustomDomainResponse, now time.T
 	writeRecords(&b, d, r.GetNameServers())
 	if at := r.GetLastCheck(); at != nil {
 		who := "Asked the name servers"
-		if n := len(r.GetNameServers()); n == 0 {
+		switch n := len(r.GetNameServers()); {
+		case len(r.GetResolvers()) > 0:
+			who = "No name server answered. Asked " + strings.Join(r.GetResolvers(), ", ")
+		case n == 0:
 			who = "Asked"
-		} else if n == 2 {
+		case n == 1:
+			who = "Asked the name server"
+		case n == 2:
 			who = "Asked both name servers"
 		}
 		fmt.Fprintf(&b, "%s %s ago.", who, roughly(now.Sub(at.AsTime())))

@@ -3981,8 +3981,11 @@ type DomainRouting struct {
 	NextCheck *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_check,json=nextCheck,proto3" json:"next_check,omitempty"`
 	// Since when the state is what it is.
 	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
-	// The name servers that were asked. Empty: resolvers were, as the message says.
-	NameServers   []string `protobuf:"bytes,9,rep,name=name_servers,json=nameServers,proto3" json:"name_servers,omitempty"`
+	// The name servers of the zone, which are asked.
+	NameServers []string `protobuf:"bytes,9,rep,name=name_servers,json=nameServers,proto3" json:"name_servers,omitempty"`
+	// The addresses of the resolvers that answered in place of them, because none of them did. Empty:
+	// they answered themselves.
+	Resolvers     []string `protobuf:"bytes,10,rep,name=resolvers,proto3" json:"resolvers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4076,6 +4079,13 @@ func (x *DomainRouting) GetSince() *timestamppb.Timestamp {
 func (x *DomainRouting) GetNameServers() []string {
 	if x != nil {
 		return x.NameServers
+	}
+	return nil
+}
+
+func (x *DomainRouting) GetResolvers() []string {
+	if x != nil {
+		return x.Resolvers
 	}
 	return nil
 }
@@ -6178,7 +6188,7 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\rNOT_ASKED_FOR\x10\x06\x12\t\n" +
 	"\x05TAKEN\x10\a\x12\x11\n" +
 	"\rCOULD_NOT_ASK\x10\b\x12\x16\n" +
-	"\x12WILDCARD_NEEDS_TXT\x10\t\"\xb2\x06\n" +
+	"\x12WILDCARD_NEEDS_TXT\x10\t\"\xd0\x06\n" +
 	"\rDomainRouting\x12?\n" +
 	"\x05state\x18\x01 \x01(\x0e2).edgewalk.topology.v1.DomainRouting.StateR\x05state\x12B\n" +
 	"\x06reason\x18\x02 \x01(\x0e2*.edgewalk.topology.v1.DomainRouting.ReasonR\x06reason\x12\x18\n" +
@@ -6190,7 +6200,9 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"\n" +
 	"next_check\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnextCheck\x120\n" +
 	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
-	"\fname_servers\x18\t \x03(\tR\vnameServers\"z\n" +
+	"\fname_servers\x18\t \x03(\tR\vnameServers\x12\x1c\n" +
+	"\tresolvers\x18\n" +
+	" \x03(\tR\tresolvers\"z\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aUNKNOWN\x10\x01\x12\b\n" +
