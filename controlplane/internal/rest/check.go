@@ -256,11 +256,9 @@ func (b *binding) checkBody(body []byte, vars map[string]string) ([]byte, error)
 	if !b.hasBody() || len(body) == 0 {
 		return body, nil
 	}
-	var tree any
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber()
-	if err := decoder.Decode(&tree); err != nil {
-		return nil, badJSON(body, err)
+	tree, err := decodeContent(body)
+	if err != nil {
+		return nil, err
 	}
 	fields, ok := tree.(map[string]any)
 	if !ok {
@@ -275,7 +273,6 @@ func (b *binding) checkBody(body []byte, vars map[string]string) ([]byte, error)
 		return nil, invalid(reasonInvalid, c.wrong...)
 	}
 	if c.changed {
-		var err error
 		if body, err = json.Marshal(fields); err != nil {
 			return nil, err
 		}
@@ -303,6 +300,52 @@ func (b *binding) checkBody(body []byte, vars map[string]string) ([]byte, error)
 		}
 	}
 	return body, nil
+}
+
+// decodeContent decodes JSON, of which all has to be one value whose objects have no name twice:
+// which of the two was meant, nobody knows (RFC 8259 4).
+func decodeContent(body []byte) (tree any, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if err := decoder.Decode(&tree); err != nil {
+		return nil, badJSON(body, err)
+	}
+	if rest := bytes.TrimLeft(body[decoder.InputOffset():], " \t\r\n"); len(rest) > 0 {
+		return nil, badJSON(body[:len(body)-len(rest)], errors.New("something comes after its end"))
+	}
+	tokens := json.NewDecoder(bytes.NewReader(body))
+	return tree, uniqueNames(tokens, "")
+}
+
+// uniqueNames reads a value, which is JSON, and returns an error if an object in it has a name
+// twice.
+func uniqueNames(tokens *json.Decoder, path string) error {
+	token, err := tokens.Token()
+	if err != nil {
+		return err
+	}
+	seen := make(map[string]bool)
+	for i := 0; (token == json.Delim('{') || token == json.Delim('[')) && tokens.More(); i++ {
+		at := path + "[" + strconv.Itoa(i) + "]"
+		if token == json.Delim('{') {
+			key, err := tokens.Token()
+			if err != nil {
+				return err
+			}
+			name := key.(string)
+			if at = strings.TrimPrefix(path+"."+name, "."); seen[name] {
+				return invalid(reasonInvalid, fault{at, "it is there twice: drop one of the two"})
+			}
+			seen[name] = true
+		}
+		if err := uniqueNames(tokens, at); err != nil {
+			return err
+		}
+	}
+	if token == json.Delim('{') || token == json.Delim('[') {
+		_, err = tokens.Token()
+	}
+	return err
 }
 
 // contentCheck looks at content as JSON, before protojson does.
