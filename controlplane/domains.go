@@ -125,7 +125,7 @@ func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Ser
 		Probe: &domaincheck.Prober{Thumbprint: func() string { return c.thumbprint }},
 	}
 	if host, _, err := topology.ParseSharedHost(c.sharedHost); err == nil {
-		if name, err := topology.CanonicalDomain(host, ""); err == nil && !strings.HasSuffix(name, ".localhost") {
+		if name, err := topology.CanonicalDomain(host, ""); err == nil && !topology.IsLocal(name) {
 			looker.Shared = name
 		}
 	}

@@ -156,6 +156,10 @@ func hasPunycode(name string) bool {
 	return strings.HasPrefix(name, "xn--") || strings.Contains(name, ".xn--")
 }
 
+// IsLocal reports whether a canonical host is `localhost` or a name below it: each machine's name
+// for itself (RFC 6761 6.3), whatever DNS says.
+func IsLocal(host string) bool { return host == "localhost" || strings.HasSuffix(host, ".localhost") }
+
 // IsAddress reports whether a canonical host is an IP address, or a name that many programs would
 // read as one.
 func IsAddress(host string) bool {

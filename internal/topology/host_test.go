@@ -150,3 +150,14 @@ func TestParseSharedHost(t *testing.T) {
 		t.Error("a URL is taken for a host")
 	}
 }
+
+func TestIsLocal(t *testing.T) {
+	for host, want := range map[string]bool{
+		"localhost": true, "a.localhost": true, "a.b.localhost": true, "*.localhost": true,
+		"notlocalhost": false, "localhost.example.com": false, "": false, "127.0.0.1": false,
+	} {
+		if got := IsLocal(host); got != want {
+			t.Errorf("IsLocal(%q) is %t", host, got)
+		}
+	}
+}

@@ -70,10 +70,10 @@ func (l *Looker) unseen(s Subject) Finding {
 		Message: "not looked at yet",
 		Want:    f.Routing.GetWant(),
 	}
-	if local(s.Name) {
+	if topology.IsLocal(s.Name) {
 		f.Routing.State, f.Routing.Message = topologyv1.DomainRouting_HERE, "names below .localhost are this machine"
 	}
-	if !s.Believed && !local(s.Name) {
+	if !s.Believed && !topology.IsLocal(s.Name) {
 		f.Ownership.Message = "not looked at yet"
 	}
 	return f

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // proofLabel is the label of TXT records that prove ownership, and proofPrefix what they begin
@@ -155,7 +156,7 @@ func (l *Looker) evidence(s Subject) *Evidence {
 // Look collects the evidence of a name.
 func (l *Looker) Look(ctx context.Context, s Subject) *Evidence {
 	e := l.evidence(s)
-	if local(s.Name) { // it is the machine itself, whatever DNS says (RFC 6761 6.3)
+	if topology.IsLocal(s.Name) {
 		e.Addresses = []Address{{Addr: netip.MustParseAddr("127.0.0.1"), Kind: AddressTarget}}
 		return e
 	}
@@ -188,9 +189,6 @@ func (l *Looker) Look(ctx context.Context, s Subject) *Evidence {
 	e.Addresses = l.lookAddresses(ctx, s, e)
 	return e
 }
-
-// local recognises the names that RFC 6761 6.3 keeps for the machine itself.
-func local(name string) bool { return strings.HasSuffix(name, ".localhost") }
 
 // lookProofs asks for the proofs of all names at once, and keeps those up to the nearest that has
 // one.

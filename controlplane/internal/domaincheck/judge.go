@@ -9,6 +9,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -53,7 +54,7 @@ func judgeOwnership(
 		o.State, o.Message = topologyv1.DomainOwnership_TRUSTED, "made by who runs this deployment"
 		return o, true, false
 	}
-	if local(s.Name) {
+	if topology.IsLocal(s.Name) {
 		o.Message = "nobody can prove a name below .localhost: whoever runs this deployment has to make the domain"
 		return o, false, true
 	}
@@ -274,7 +275,7 @@ func judgeLooked(
 	s Subject, e *Evidence, r *topologyv1.DomainRouting, goal string, owned bool,
 ) (_ *topologyv1.DomainRouting, asked bool) {
 	switch {
-	case local(s.Name):
+	case topology.IsLocal(s.Name):
 		r.State, r.Message = topologyv1.DomainRouting_HERE, "names below .localhost are this machine"
 		return r, true
 	case s.wildcard():

@@ -6,13 +6,14 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // recordsFor says what to set in DNS so that ownership is proven and the name leads here. Nothing
 // is left to say once both are so.
 func recordsFor(s Subject, e *Evidence, goal string, owned bool, f *Finding) []*topologyv1.DomainRecord {
-	if local(s.Name) {
+	if topology.IsLocal(s.Name) {
 		return nil
 	}
 	return append(nameRecordsFor(s, e, goal, owned, f), challengeRecords(s, e, routed(f))...)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // Authority is a certificate authority that speaks ACME (RFC 8555), and how it is used.
@@ -135,8 +136,7 @@ func (a Authority) local() bool {
 		return false
 	}
 	host := u.Hostname()
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasPrefix(host, "127.") ||
-		host == "::1"
+	return topology.IsLocal(host) || strings.HasPrefix(host, "127.") || host == "::1"
 }
 
 // limit is so many in a span of time.

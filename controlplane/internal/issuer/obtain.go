@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -366,7 +365,7 @@ func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
 // candidates are the issuers that a domain may be sent to by what it says, in order of preference.
 func (l *leader) candidates(sub *subject) (all []*issuer) {
 	only := sub.domain.GetTls().GetIssuer()
-	local := strings.HasSuffix(sub.name(), ".localhost")
+	local := topology.IsLocal(sub.name())
 	for _, iss := range l.issuers {
 		if (only == "" || iss.Name == only) && (!local || iss.local()) {
 			all = append(all, iss)

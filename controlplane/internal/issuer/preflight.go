@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	"github.com/mholt/acmez/v3/acme"
 	"golang.org/x/net/publicsuffix"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -63,7 +64,7 @@ func (l *leader) prepare(
 		}
 		return m, iss, nil, nil
 	}
-	if !strings.HasSuffix(sub.name(), ".localhost") {
+	if !topology.IsLocal(sub.name()) {
 		if all, fact = l.allowed(ctx, session, sub, m, all); fact != nil {
 			return m, nil, fact, nil
 		}

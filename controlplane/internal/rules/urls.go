@@ -51,7 +51,7 @@ func sharedBase(host, port string, plain bool) string {
 	switch {
 	case port != "":
 		return "http://" + host + ":" + port + "/"
-	case plain || isLocal(host):
+	case plain || topology.IsLocal(host):
 		return "http://" + host + "/"
 	}
 	return "https://" + host + "/"
@@ -59,17 +59,12 @@ func sharedBase(host, port string, plain bool) string {
 
 func domainBase(domain, sharedPort string, plain bool) string {
 	switch {
-	case isLocal(domain) && sharedPort != "":
+	case topology.IsLocal(domain) && sharedPort != "":
 		return "http://" + domain + ":" + sharedPort + "/"
-	case plain || isLocal(domain):
+	case plain || topology.IsLocal(domain):
 		return "http://" + domain + "/"
 	}
 	return "https://" + domain + "/"
-}
-
-// isLocal recognises the names that RFC 6761 6.3 keeps for the machine itself.
-func isLocal(host string) bool {
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // ShadowWarning warns that a media file cannot be reached through the default endpoint, because an
