@@ -112,19 +112,19 @@ func nameRecords(
 	behind := f.Ownership.GetReason() == topologyv1.DomainOwnership_NAME_SERVER_BEHIND
 	needsProof := !proven && !behind && (!owned || hasProof(e))
 	if !routed || !proven && owned {
-		note := "nothing else needed"
-		if current := currentOf(s, e); len(current) > 0 {
-			note = "instead of " + kindsOf(current) + "; " + note
-			all = append(all, set(1, s.Name, "CNAME", goal, note, current...))
-		} else {
-			all = append(all, set(1, s.Name, "CNAME", goal, note))
+		option, current := int32(1), currentOf(s, e)
+		var notes []string
+		if len(current) > 0 {
+			notes = append(notes, "instead of "+kindsOf(current))
 		}
+		if needsProof {
+			option = 0
+		} else {
+			notes = append(notes, "nothing else needed")
+		}
+		all = append(all, set(option, s.Name, "CNAME", goal, strings.Join(notes, "; "), current...))
 	}
 	if needsProof {
-		if len(all) > 0 {
-			all[0].Note = strings.TrimSuffix(strings.TrimSuffix(all[0].Note, "nothing else needed"), "; ")
-			all[0].Option = 0
-		}
 		return append(all, proofRecord(s, 0, "proves that the name is yours"))
 	}
 	if !hasOwnAddress(e) || f.Routing.GetReason() == topologyv1.DomainRouting_OTHER_ACCOUNT_TARGET {
