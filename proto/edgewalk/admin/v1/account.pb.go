@@ -389,9 +389,9 @@ type UpdateAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	Account *v1.Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
-	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
-	// is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `display_name` or `limits.origins`. Unset: those that are not
+	// empty in the request. `*`: replace the whole resource. A path that is no field is
+	// INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateAccountRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

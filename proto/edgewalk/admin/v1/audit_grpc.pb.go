@@ -26,7 +26,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuditService tells who has written what.
+// AuditService returns who has written what.
 type AuditServiceClient interface {
 	// ListEvents returns what was written to an account, the newest first, also to one that is
 	// deleted. Events are kept for 90 days, and of an account the last 100,000. Denied calls and
@@ -56,7 +56,7 @@ func (c *auditServiceClient) ListEvents(ctx context.Context, in *ListEventsReque
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
 //
-// AuditService tells who has written what.
+// AuditService returns who has written what.
 type AuditServiceServer interface {
 	// ListEvents returns what was written to an account, the newest first, also to one that is
 	// deleted. Events are kept for 90 days, and of an account the last 100,000. Denied calls and

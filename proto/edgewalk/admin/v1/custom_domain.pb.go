@@ -421,9 +421,8 @@ type UpdateCustomDomainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	CustomDomain *v1.CustomDomain `protobuf:"bytes,1,opt,name=custom_domain,json=customDomain,proto3" json:"custom_domain,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
-	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
-	// is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `mode` or `tls.min_version`. Unset: those that are not empty in
+	// the request. `*`: replace the whole resource. A path that is no field is INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateCustomDomainRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
@@ -747,7 +746,7 @@ func (x *CheckCustomDomainRequest) GetWait() *durationpb.Duration {
 	return nil
 }
 
-// CheckCustomDomainResponse tells how it stands.
+// CheckCustomDomainResponse returns the state of a domain.
 type CheckCustomDomainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The domain, with its facts of this moment. Of a name that is no domain it has no name, etag and
@@ -858,7 +857,7 @@ func (x *RenewCertificateRequest) GetName() string {
 	return ""
 }
 
-// RenewCertificateResponse tells how it stands.
+// RenewCertificateResponse returns the state of the domain.
 type RenewCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The domain; its certificate says when it is ordered.
@@ -1006,7 +1005,7 @@ func (x *UploadCertificateRequest) GetRequestId() string {
 	return ""
 }
 
-// UploadCertificateResponse tells how it stands.
+// UploadCertificateResponse returns the state of the domain.
 type UploadCertificateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The domain.

@@ -48,12 +48,12 @@ type CustomDomainServiceClient interface {
 	CreateCustomDomain(ctx context.Context, in *CreateCustomDomainRequest, opts ...grpc.CallOption) (*CreateCustomDomainResponse, error)
 	// UpdateCustomDomain changes the fields that update_mask names.
 	UpdateCustomDomain(ctx context.Context, in *UpdateCustomDomainRequest, opts ...grpc.CallOption) (*UpdateCustomDomainResponse, error)
-	// DeleteCustomDomain gives a host name up.
+	// DeleteCustomDomain releases a host name.
 	DeleteCustomDomain(ctx context.Context, in *DeleteCustomDomainRequest, opts ...grpc.CallOption) (*DeleteCustomDomainResponse, error)
-	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it
-	// finds takes effect: a domain whose ownership it sees proven is ACTIVE in the answer. A name
-	// that is no domain yet can be asked about before it is made. RESOURCE_EXHAUSTED when the account
-	// asks more often than twice a second.
+	// CheckCustomDomain asks DNS about a domain now, and returns what is there and what to set. The
+	// result takes effect: a domain whose ownership it sees proven is ACTIVE in the answer. A name
+	// that is no domain yet can be checked before the domain is made. RESOURCE_EXHAUSTED when the
+	// account asks more often than twice a second.
 	CheckCustomDomain(ctx context.Context, in *CheckCustomDomainRequest, opts ...grpc.CallOption) (*CheckCustomDomainResponse, error)
 	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer
 	// allow that. FAILED_PRECONDITION for a domain whose certificate is not managed.
@@ -170,12 +170,12 @@ type CustomDomainServiceServer interface {
 	CreateCustomDomain(context.Context, *CreateCustomDomainRequest) (*CreateCustomDomainResponse, error)
 	// UpdateCustomDomain changes the fields that update_mask names.
 	UpdateCustomDomain(context.Context, *UpdateCustomDomainRequest) (*UpdateCustomDomainResponse, error)
-	// DeleteCustomDomain gives a host name up.
+	// DeleteCustomDomain releases a host name.
 	DeleteCustomDomain(context.Context, *DeleteCustomDomainRequest) (*DeleteCustomDomainResponse, error)
-	// CheckCustomDomain asks DNS about a domain now, and tells what is there and what to set. What it
-	// finds takes effect: a domain whose ownership it sees proven is ACTIVE in the answer. A name
-	// that is no domain yet can be asked about before it is made. RESOURCE_EXHAUSTED when the account
-	// asks more often than twice a second.
+	// CheckCustomDomain asks DNS about a domain now, and returns what is there and what to set. The
+	// result takes effect: a domain whose ownership it sees proven is ACTIVE in the answer. A name
+	// that is no domain yet can be checked before the domain is made. RESOURCE_EXHAUSTED when the
+	// account asks more often than twice a second.
 	CheckCustomDomain(context.Context, *CheckCustomDomainRequest) (*CheckCustomDomainResponse, error)
 	// RenewCertificate has the certificate of a domain ordered anew, now, if the limits of its issuer
 	// allow that. FAILED_PRECONDITION for a domain whose certificate is not managed.

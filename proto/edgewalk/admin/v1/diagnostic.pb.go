@@ -88,7 +88,7 @@ func (x *ExplainRequest) GetRegion() string {
 	return ""
 }
 
-// ExplainResponse tells.
+// ExplainResponse returns it.
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the edge does.

@@ -28,8 +28,9 @@ const (
 //
 // DiagnosticService answers "why".
 type DiagnosticServiceClient interface {
-	// Explain lets an edge tell what it does with a URL: which endpoint, what the cache holds, each
-	// step of the walk made live. Nothing is stored. UNAVAILABLE while no such edge is connected.
+	// Explain returns what an edge does with a URL: which endpoint, what the cache holds, each step
+	// of the walk, which is made live. Nothing is stored. UNAVAILABLE while no such edge is
+	// connected.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 }
 
@@ -57,8 +58,9 @@ func (c *diagnosticServiceClient) Explain(ctx context.Context, in *ExplainReques
 //
 // DiagnosticService answers "why".
 type DiagnosticServiceServer interface {
-	// Explain lets an edge tell what it does with a URL: which endpoint, what the cache holds, each
-	// step of the walk made live. Nothing is stored. UNAVAILABLE while no such edge is connected.
+	// Explain returns what an edge does with a URL: which endpoint, what the cache holds, each step
+	// of the walk, which is made live. Nothing is stored. UNAVAILABLE while no such edge is
+	// connected.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	mustEmbedUnimplementedDiagnosticServiceServer()
 }

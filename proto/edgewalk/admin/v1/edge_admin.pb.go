@@ -519,7 +519,7 @@ type RotateEdgeAuthorityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its number.
 	Authority int32 `protobuf:"varint,1,opt,name=authority,proto3" json:"authority,omitempty"`
-	// When the one before ends to be valid.
+	// When the authority before it is no longer valid.
 	PreviousExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=previous_expire_time,json=previousExpireTime,proto3" json:"previous_expire_time,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache

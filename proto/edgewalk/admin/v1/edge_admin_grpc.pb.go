@@ -40,11 +40,9 @@ type EdgeAdminServiceClient interface {
 	// ListIdentities lists the edges that have joined, in the order of their ids, the revoked ones
 	// too.
 	ListIdentities(ctx context.Context, in *ListIdentitiesRequest, opts ...grpc.CallOption) (*ListIdentitiesResponse, error)
-	// RevokeEdge takes an edge's certificate and its join tokens back: within 2 s its streams end,
-	// and media are refused to it. What it was sent before, it has; the answer says which secrets
-	// that were.
-	//
-	// Errors: NOT_FOUND for an edge that has not joined and has no join token.
+	// RevokeEdge revokes an edge's certificate and its join tokens: within 2 s its streams end, and
+	// media are refused to it. It keeps what it was sent before; the answer says which secrets that
+	// were.
 	RevokeEdge(ctx context.Context, in *RevokeEdgeRequest, opts ...grpc.CallOption) (*RevokeEdgeResponse, error)
 	// RotateEdgeAuthority makes a new authority for certificates of edges. The one before stays valid
 	// until what it has signed has expired, so that nothing has to be done at edges.
@@ -116,11 +114,9 @@ type EdgeAdminServiceServer interface {
 	// ListIdentities lists the edges that have joined, in the order of their ids, the revoked ones
 	// too.
 	ListIdentities(context.Context, *ListIdentitiesRequest) (*ListIdentitiesResponse, error)
-	// RevokeEdge takes an edge's certificate and its join tokens back: within 2 s its streams end,
-	// and media are refused to it. What it was sent before, it has; the answer says which secrets
-	// that were.
-	//
-	// Errors: NOT_FOUND for an edge that has not joined and has no join token.
+	// RevokeEdge revokes an edge's certificate and its join tokens: within 2 s its streams end, and
+	// media are refused to it. It keeps what it was sent before; the answer says which secrets that
+	// were.
 	RevokeEdge(context.Context, *RevokeEdgeRequest) (*RevokeEdgeResponse, error)
 	// RotateEdgeAuthority makes a new authority for certificates of edges. The one before stays valid
 	// until what it has signed has expired, so that nothing has to be done at edges.

@@ -28,8 +28,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// HistoryService tells what became of an account, and brings an earlier state back. Steps are kept
-// for 90 days, and of an account the last 1,000.
+// HistoryService returns how an account was changed, and brings an earlier state back. Steps are
+// kept for 90 days, and of an account the last 1,000.
 type HistoryServiceClient interface {
 	// ListSteps returns the steps that changed an account, its origins, endpoints or domains, the
 	// newest first.
@@ -90,8 +90,8 @@ func (c *historyServiceClient) Rollback(ctx context.Context, in *RollbackRequest
 // All implementations must embed UnimplementedHistoryServiceServer
 // for forward compatibility.
 //
-// HistoryService tells what became of an account, and brings an earlier state back. Steps are kept
-// for 90 days, and of an account the last 1,000.
+// HistoryService returns how an account was changed, and brings an earlier state back. Steps are
+// kept for 90 days, and of an account the last 1,000.
 type HistoryServiceServer interface {
 	// ListSteps returns the steps that changed an account, its origins, endpoints or domains, the
 	// newest first.

@@ -26,8 +26,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// IssuerService tells of the certificate authorities that managed certificates come from: those of
-// the control plane's --acme-issuer.
+// IssuerService returns the state of the certificate authorities that managed certificates come
+// from: those of the control plane's --acme-issuer.
 type IssuerServiceClient interface {
 	// ListIssuers returns all, in the order in which they are tried. UNAVAILABLE when the store
 	// cannot be reached.
@@ -56,8 +56,8 @@ func (c *issuerServiceClient) ListIssuers(ctx context.Context, in *ListIssuersRe
 // All implementations must embed UnimplementedIssuerServiceServer
 // for forward compatibility.
 //
-// IssuerService tells of the certificate authorities that managed certificates come from: those of
-// the control plane's --acme-issuer.
+// IssuerService returns the state of the certificate authorities that managed certificates come
+// from: those of the control plane's --acme-issuer.
 type IssuerServiceServer interface {
 	// ListIssuers returns all, in the order in which they are tried. UNAVAILABLE when the store
 	// cannot be reached.

@@ -178,8 +178,7 @@ type UploadMediaFileResponse struct {
 	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What is allowed, but probably not meant.
 	Warnings []string `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	// What the upload did. Unset in the answer to a repeated request, because nobody can tell any
-	// more.
+	// What the upload did. Unset in the answer to a repeated request, because it is no longer known.
 	Outcome       UploadMediaFileResponse_Outcome `protobuf:"varint,4,opt,name=outcome,proto3,enum=edgewalk.admin.v1.UploadMediaFileResponse_Outcome" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -744,7 +744,7 @@ func (x *TestOriginRequest) GetRegion() string {
 	return ""
 }
 
-// TestOriginResponse tells what came back.
+// TestOriginResponse returns the result.
 type TestOriginResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The test.

@@ -407,9 +407,9 @@ type UpdateUrlEndpointRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The resource, with its name, and the etag if others may write too.
 	UrlEndpoint *v1.UrlEndpoint `protobuf:"bytes,1,opt,name=url_endpoint,json=urlEndpoint,proto3" json:"url_endpoint,omitempty"`
-	// The fields to change, such as `description` or `web.base_url`. Unset: those that are not empty
-	// in the request. `*`: replace the whole resource; secrets that are empty are kept. A path that
-	// is no field is INVALID_ARGUMENT.
+	// The fields to change, such as `description` or `cache.default_ttl`. Unset: those that are not
+	// empty in the request. `*`: replace the whole resource. A path that is no field is
+	// INVALID_ARGUMENT.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Only checks. See CreateUrlEndpointRequest.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

@@ -423,7 +423,7 @@ type SyncResponse_Live struct {
 }
 
 type SyncResponse_Bookmark struct {
-	// A sign of life, every 5 s.
+	// Shows that the control plane is alive, every 5 s.
 	Bookmark *Bookmark `protobuf:"bytes,6,opt,name=bookmark,proto3,oneof"`
 }
 
@@ -438,7 +438,7 @@ type SyncResponse_Drain struct {
 }
 
 type SyncResponse_Resync struct {
-	// Forget what you have of the topology's position: a full state follows.
+	// The agent's position no longer counts: a full state follows.
 	Resync *Resync `protobuf:"bytes,9,opt,name=resync,proto3,oneof"`
 }
 
@@ -551,7 +551,7 @@ type Hello struct {
 	// nowhere.
 	MetricsAddress string `protobuf:"bytes,21,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
 	// Whether clients may reach the agent over HTTPS: at a listener of its own, or at a proxy that it
-	// trusts. Unset from an agent that does not tell.
+	// trusts. Unset: the agent is of a version that does not say.
 	ServesHttps   *bool `protobuf:"varint,22,opt,name=serves_https,json=servesHttps,proto3,oneof" json:"serves_https,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -763,7 +763,8 @@ type Report struct {
 	Cache *v1.Edge_Cache `protobuf:"bytes,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	// Origins that fail at this edge. At most 100.
 	Origins []*v1.OriginState `protobuf:"bytes,2,rep,name=origins,proto3" json:"origins,omitempty"`
-	// The origins that the edge has asked since it started. Unset from an agent that does not tell.
+	// The origins that the edge has asked since it started. Unset: the agent is of a version that
+	// does not say.
 	AskedOrigins *v1.AskedOrigins `protobuf:"bytes,10,opt,name=asked_origins,json=askedOrigins,proto3" json:"asked_origins,omitempty"`
 	// The certificates of domains.
 	Certificates *v1.Edge_Certificates `protobuf:"bytes,20,opt,name=certificates,proto3" json:"certificates,omitempty"`
@@ -1605,7 +1606,7 @@ type Bookmark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that the control plane stands at and has sent. It may be newer than the last Live:
 	// revisions are shared with keys that edges never see. 0 while something is missing: then the
-	// bookmark is a sign of life only.
+	// bookmark only shows that the control plane is alive.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The digest there: the sum, modulo 2^128, of a hash of key, mod_revision and value of each
 	// resource, 16 bytes little-endian. Order does not count.

@@ -31,12 +31,12 @@ const (
 //
 // IdentityService is offered beside EdgeService, over TLS only.
 type IdentityServiceClient interface {
-	// Join takes a join token in, once, and gives the edge a certificate for its key. It needs no
+	// Join accepts a join token, once, and gives the edge a certificate for its key. It needs no
 	// certificate. Repeated with the same key it gives another certificate, because the first answer
 	// may have been lost.
 	//
-	// Errors: UNAUTHENTICATED for a token that is unknown, used or over, or whose edge was revoked;
-	// INVALID_ARGUMENT for a request that is not signed by its key.
+	// Errors: UNAUTHENTICATED for a token that is unknown, used or expired, or whose edge was
+	// revoked; INVALID_ARGUMENT for a request that is not signed by its key.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Renew gives the edge another certificate for the same key. It needs the certificate before.
 	//
@@ -78,12 +78,12 @@ func (c *identityServiceClient) Renew(ctx context.Context, in *RenewRequest, opt
 //
 // IdentityService is offered beside EdgeService, over TLS only.
 type IdentityServiceServer interface {
-	// Join takes a join token in, once, and gives the edge a certificate for its key. It needs no
+	// Join accepts a join token, once, and gives the edge a certificate for its key. It needs no
 	// certificate. Repeated with the same key it gives another certificate, because the first answer
 	// may have been lost.
 	//
-	// Errors: UNAUTHENTICATED for a token that is unknown, used or over, or whose edge was revoked;
-	// INVALID_ARGUMENT for a request that is not signed by its key.
+	// Errors: UNAUTHENTICATED for a token that is unknown, used or expired, or whose edge was
+	// revoked; INVALID_ARGUMENT for a request that is not signed by its key.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Renew gives the edge another certificate for the same key. It needs the certificate before.
 	//

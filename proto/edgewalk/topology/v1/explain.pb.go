@@ -204,7 +204,7 @@ func (x *WalkStep) GetAdvice() string {
 	return ""
 }
 
-// Explanation tells what one edge does with a URL.
+// Explanation is what one edge does with a URL.
 type Explanation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The id of the edge that answered.

@@ -1,4 +1,4 @@
-// The nouns that an admin, the control plane and the edges share.
+// The resources that admins, the control plane and the edges share.
 //
 // A stored resource travels to the edges exactly as the bytes in etcd. Output-only fields are
 // computed when a resource is read and never stored, with the exception of create_time and
@@ -940,7 +940,7 @@ const (
 	DomainRouting_LAME DomainRouting_Reason = 10
 	// DNS could not be asked from here.
 	DomainRouting_COULD_NOT_ASK DomainRouting_Reason = 11
-	// An address did not answer in time, which tells nothing.
+	// An address did not answer in time, which proves nothing.
 	DomainRouting_PROBE_TIMEOUT DomainRouting_Reason = 12
 	// A wildcard has no address of its own; names below it are what is asked for.
 	DomainRouting_WILDCARD DomainRouting_Reason = 13
@@ -1938,15 +1938,15 @@ func (*Origin_WebProxy) isOrigin_Kind() {}
 func (*Origin_Akeneo) isOrigin_Kind() {}
 
 // OriginBreaker says when an edge stops asking an origin that does not answer. While it is open,
-// walks pass the origin over as INCONCLUSIVE; a question of the edge's own, never a client's
-// request, finds out when the origin is back.
+// walks pass the origin over as INCONCLUSIVE. The edge probes the origin by itself, and never with
+// a client's request, to find out when it is back.
 type OriginBreaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Failures in a row to reach the origin at all (name look-up, connection, TLS) that open it.
 	// Default 5; 1 to 1,000.
 	Failures *int32 `protobuf:"varint,1,opt,name=failures,proto3,oneof" json:"failures,omitempty"`
-	// The longest time between two questions of an open breaker; the first is 1 s, then twice the one
-	// before. Default 30 s; 1 s to 10 min.
+	// The longest time between two probes while it is open. The first comes after 1 s, each later one
+	// after twice the time before. Default 30 s; 1 s to 10 min.
 	MaxOpen *durationpb.Duration `protobuf:"bytes,2,opt,name=max_open,json=maxOpen,proto3" json:"max_open,omitempty"`
 	// Never opens it. Default: false.
 	Disabled      bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
@@ -3686,7 +3686,7 @@ func (x *DomainTls) GetFallbackManaged() bool {
 	return false
 }
 
-// DomainHsts tells browsers to come over TLS alone (RFC 6797).
+// DomainHsts makes browsers use TLS alone (RFC 6797).
 type DomainHsts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How long a browser keeps to it. Default: 0 s, which ends it. At most 2 years, in whole seconds.
@@ -3852,8 +3852,8 @@ func (x *DomainRecord) GetNote() string {
 	return ""
 }
 
-// DomainOwnership tells whether the account has shown that the name is its own. What could not be
-// asked changes the message, and never the state.
+// DomainOwnership says whether the account has shown that the name is its own. A failure to ask DNS
+// changes the message, and never the state.
 type DomainOwnership struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How it stands.
@@ -3962,7 +3962,7 @@ func (x *DomainOwnership) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-// DomainRouting tells where the name leads.
+// DomainRouting says where the name leads.
 type DomainRouting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where it leads.
@@ -4090,7 +4090,7 @@ func (x *DomainRouting) GetResolvers() []string {
 	return nil
 }
 
-// DomainCertificate tells of the certificate that edges serve the name with.
+// DomainCertificate is the state of the certificate that edges serve the name with.
 type DomainCertificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How it stands.
@@ -5069,14 +5069,15 @@ type Edge struct {
 	// Where the agent serves metrics to other machines or to this one, `host:port`. Empty: nowhere
 	// that the control plane could name.
 	MetricsAddress string `protobuf:"bytes,30,opt,name=metrics_address,json=metricsAddress,proto3" json:"metrics_address,omitempty"`
-	// The origins that the edge has asked since it started. Unset from an agent that does not tell.
+	// The origins that the edge has asked since it started. Unset: the agent is of a version that
+	// does not say.
 	AskedOrigins *AskedOrigins `protobuf:"bytes,31,opt,name=asked_origins,json=askedOrigins,proto3" json:"asked_origins,omitempty"`
 	// The certificates of domains at the edge.
 	Certificates *Edge_Certificates `protobuf:"bytes,40,opt,name=certificates,proto3" json:"certificates,omitempty"`
 	// The pool that the edge has joined for. Empty: it is sent every account.
 	Pool string `protobuf:"bytes,41,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Whether clients may reach the edge over HTTPS: at `--https-addr`, or at a proxy before it that
-	// is one of `--trusted-proxies`. Unset from an agent that does not tell.
+	// is one of `--trusted-proxies`. Unset: the agent is of a version that does not say.
 	ServesHttps   *bool `protobuf:"varint,42,opt,name=serves_https,json=servesHttps,proto3,oneof" json:"serves_https,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5326,7 +5327,7 @@ func (x *Rejected) GetReason() string {
 // OriginHealth is how an origin fares at the edges that are connected. An edge reports every 10 s.
 type OriginHealth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The edges that have nothing to say against it; those that never asked it count too.
+	// The edges that report no failure of it; those that never asked it count too.
 	EdgesWell int32 `protobuf:"varint,1,opt,name=edges_well,json=edgesWell,proto3" json:"edges_well,omitempty"`
 	// The edges at which it failed of late.
 	EdgesUnwell int32 `protobuf:"varint,2,opt,name=edges_unwell,json=edgesUnwell,proto3" json:"edges_unwell,omitempty"`
@@ -5710,7 +5711,7 @@ func (x *Purge_Edges) GetOffline() int32 {
 	return 0
 }
 
-// Certificates is how an edge stands with the certificates of domains.
+// Certificates is the state of the certificates of domains at an edge.
 type Edge_Certificates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ready for handshakes, in memory.
