@@ -377,7 +377,7 @@ func (l *lines) until(t *testing.T, text string) {
 	}
 }
 
-// forward connects whoever comes to l with an address, until it is stopped.
+// forward forwards connections that l accepts to an address, until it is stopped.
 func forward(l net.Listener, network, address string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup

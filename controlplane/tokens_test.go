@@ -252,8 +252,9 @@ func TestResetOfAFolder(t *testing.T) {
 	}
 }
 
-// Where the root token lies is told to programs of this machine that could read it anyway, and to
-// nobody who speaks for others, nor once it is of no use. Asking leaves nothing in the audit log.
+// Only programs of this machine that could read the file of the root token anyway learn its path. A
+// program that passes on others' requests does not, and nobody does once the token is of no use.
+// Such a question leaves nothing in the audit log.
 func TestWhereTheRootTokenLiesIsToldToItsReadersAlone(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux says whose a connection is: run it there")

@@ -87,9 +87,9 @@ const (
 	axeNoContrast = axeAll + `, rules: {"color-contrast": {enabled: false}}`
 )
 
-// bringAxe has axe at hand for the page that is open, in a world of its own: the page's policy
-// allows no script of ours. It returns what has axe look for whatever keeps people from using the
-// page.
+// bringAxe loads axe for the open page, in a JavaScript world of its own, because the page's policy
+// allows no other scripts. It returns a function that runs axe to look for whatever keeps people
+// from using the page.
 func (w *tab) bringAxe(t *testing.T, script string) (judge func(rules, where string)) {
 	t.Helper()
 	if script == "" {

@@ -20,8 +20,8 @@ import (
 )
 
 // A domain is served over HTTPS by all edges some moments after it was made, whichever of two
-// control planes they are connected to, by one order, and a browser sees a picture there. How many
-// edges have the certificate is told by them.
+// control planes they are connected to, by one order, and a browser sees a picture there. The edges
+// report how many of them have the certificate.
 func TestADomainGetsACertificateByItself(t *testing.T) {
 	t.Parallel()
 	s := startIssuing(t, pictureSite(t))
@@ -59,9 +59,9 @@ func TestADomainGetsACertificateByItself(t *testing.T) {
 
 // What breaks: an edge that is away while a certificate is issued has it afterwards; an edge, or a
 // control plane, whose disk is wiped costs no order; with every control plane and etcd gone, edges
-// that are started again serve what they had, and answer challenges; handshakes for names that
-// nobody has order nothing; and a name that is removed is refused at once, whoever resumes a
-// session or has a connection still.
+// that are started again serve what they had, and answer challenges; handshakes for unknown names
+// cause no order; and a removed name is refused at once, also on resumed sessions and open
+// connections.
 func TestCertificatesThroughFaults(t *testing.T) {
 	t.Parallel()
 	s := startIssuing(t, newOrigin(t, map[string]string{"/a.txt": "a"}).url)

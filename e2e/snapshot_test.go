@@ -110,7 +110,7 @@ func TestBackupIsRestoredOnAnEmptyMachine(t *testing.T) {
 				b.upload(t, "saved", "/m.txt", "media")
 			}
 			e.serves(t, "/saved/m.txt", "media")
-			// It goes on as any other does.
+			// The restored control plane works after a restart too.
 			cp.stop(t)
 			cp = startControlPlane(t, data, "--secret-key-file", key)
 			has(t, "media ls", cp.administer(t).do(t, "media", "ls", "-A", "saved", "/"), "/m.txt")

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// When a file's certificate begins and ends is told once, whoever names the file twice.
+// There is one series of a certificate's begin and end, even if its file is named twice.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

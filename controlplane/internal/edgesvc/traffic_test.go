@@ -16,7 +16,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// reports tells of requests of an account, by a report of the agent.
+// reports sends a report of the agent with requests for an account.
 func (a *agent) reports(account, uid string, requests int64) {
 	a.tb.Helper()
 	err := a.send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Report{Report: &edgev1.Report{
@@ -39,8 +39,8 @@ func (p *plane) requests(tb testing.TB, uid string) (n int64) {
 	return n
 }
 
-// Each control plane tells of what the edges of all have reported. What an edge says of accounts
-// that it is not sent, or that are gone, counts nowhere.
+// Each control plane shows what the edges of all control planes have reported. Reports about
+// accounts that an edge is not sent, or that are gone, are not counted.
 func TestTraffic(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()

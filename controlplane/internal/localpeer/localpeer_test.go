@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The client's end of a connection within this machine belongs to whoever has made it: here, to who
-// runs the test.
+// The client's end of a connection within this machine belongs to the user of the process that
+// opened it: here, to the user who runs the test.
 func TestUser(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What lies on the same disk, etcd's data above all, keeps its reserve, whatever is uploaded and
-// whoever else fills the disk.
+// The reserve on the disk, which etcd needs most, stays free, whatever is uploaded and however else
+// the disk fills.
 func TestUploadsLeaveAReserveOfTheDisk(t *testing.T) {
 	t.Parallel()
 	const size = 10 << 20

@@ -361,8 +361,8 @@ func TestSweepDropsOldSpool(t *testing.T) {
 	}
 }
 
-// Uploads on one replica race sweeps on another over the same old orphan: whoever got the answer
-// that a file is stored finds it.
+// Uploads on one replica race sweeps on another over the same old orphan. A file whose upload was
+// confirmed can be read.
 func TestSweepsAndUploadsRace(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t)

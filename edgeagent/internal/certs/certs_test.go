@@ -34,8 +34,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is what an edge hears of certificates: a topology, keys, and a control plane that may be
-// away.
+// world is all that an edge learns about certificates from: a topology, keys, and a control plane
+// that may be away.
 type world struct {
 	tb        testing.TB
 	table     *route.Table

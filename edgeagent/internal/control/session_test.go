@@ -154,8 +154,8 @@ func TestExpiredPurgesAreNoShrinking(t *testing.T) {
 	a.sees(t, h)
 }
 
-// A resource that this agent cannot use is refused by name; the rest goes on, and whoever is
-// connected next hears of it.
+// A resource that this agent cannot use is rejected by name, the rest is applied, and the control
+// plane of the next session is sent the rejection too.
 func TestRejectedResources(t *testing.T) {
 	t.Parallel()
 	h := smallHistory()

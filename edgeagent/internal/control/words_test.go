@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Whoever reads the log is told what may be wrong, and not what gRPC calls it.
+// The log says what may be wrong, and not what gRPC calls it.
 func TestEndingInWords(t *testing.T) {
 	t.Parallel()
 	connection := func(text string) error {

@@ -192,8 +192,8 @@ func TestOwnHeaders(t *testing.T) {
 	}
 }
 
-// Where an endpoint says so, a reply tells of the walk that was made for it. It is not stored, and
-// no origin says it.
+// If the endpoint asks for it, a reply describes the walk that was made for it. The field is not
+// stored, and is never an origin's.
 func TestWalkField(t *testing.T) {
 	t.Parallel()
 	origin := newOrigin(t, func(w http.ResponseWriter, r *http.Request) {

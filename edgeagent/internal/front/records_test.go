@@ -70,7 +70,8 @@ func (c *watchedConn) records(t *testing.T) (sizes []int, writes int) {
 	return sizes, len(c.writes)
 }
 
-// Replies leave in full records, a head and a small body in one, and what is at hand together.
+// Replies are sent in full TLS records: a head and a small body in one, and what is ready at the
+// same time together.
 func TestRecordsAreFull(t *testing.T) {
 	t.Parallel()
 	const large = 100 << 10

@@ -65,8 +65,8 @@ func TestDownloadsEndOnlyForThoseWhoTakeNothing(t *testing.T) {
 	}
 }
 
-// A file that cannot be sent to its end is read on by whoever it is of, who finds out what is wrong
-// with it. What can be read then is sent, and the client sees it if the body is cut.
+// The rest of a file that sendfile cannot send is read by the handler, which finds out what is
+// wrong with it. What can be read is sent, and the client sees it if the body is cut.
 func TestFileThatCannotBeSent(t *testing.T) {
 	t.Parallel()
 	const length = smallFile + 1

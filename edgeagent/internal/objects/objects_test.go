@@ -366,7 +366,7 @@ func TestBodyReadsLikeAFile(t *testing.T) {
 	}
 }
 
-// After a restart a body is verified while it is opened, by whoever comes first of many.
+// After a restart, the first of many concurrent Opens verifies a body.
 func TestManyOpenABodyThatIsNotVerified(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -25,7 +25,7 @@ func hang(t *testing.T, s *Store, e Entry) (release func()) {
 		t.Fatal(err)
 	}
 	return sync.OnceFunc(func() {
-		// Whoever waits for a writer goes on when one comes, and nobody who comes later finds the
+		// Opens that wait for a writer continue when one comes, and later ones do not find the
 		// pipe.
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if errors.Is(err, os.ErrNotExist) {

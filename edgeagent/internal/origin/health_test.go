@@ -346,8 +346,8 @@ func TestHealthsAreBounded(t *testing.T) {
 	}
 }
 
-// The states tell of the origins that are there and not well: first those that are not asked, then
-// the latest.
+// States lists the current origins that are not well: first those that are not asked, then the
+// others, the last failure first.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	now := newClock()

@@ -342,8 +342,7 @@ func TestAddressThatBreaksBodiesIsLeftOut(t *testing.T) {
 	}
 }
 
-// To one of several addresses TLS is spoken with the host that is meant, and the server is told
-// its name.
+// TLS to one of several addresses verifies the host of the URL, and sends its name to the server.
 func TestBadAddressOverTLS(t *testing.T) {
 	t.Parallel()
 	authority := httptest.NewTLSServer(nil)

@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is an authority, an edge that answers challenges with what is told of the token, and a
-// client with an account.
+// world is an authority, an edge that answers the challenges of its token, and a client with an
+// account.
 type world struct {
 	*Authority
 	client  *acme.Client

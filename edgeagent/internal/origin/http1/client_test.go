@@ -427,8 +427,8 @@ func TestHeadsAreBounded(t *testing.T) {
 	}
 }
 
-// The caller is told where each connection leads and when the request was sent, and what cannot be
-// sent is refused before anything is.
+// The caller learns where each connection leads and when the request was sent. What cannot be sent
+// is refused before anything is sent.
 func TestCalls(t *testing.T) {
 	t.Parallel()
 	o := faultorigin.New(t)
