@@ -380,6 +380,9 @@ func (f *fill) store(r result) {
 	if fill.Keeping() { // What has come with the head is there when the requests wake up.
 		var n int
 		n, err = f.carryPiece(r, buf)
+		if err == nil && int64(n) == r.head.Length {
+			_, err = f.carryPiece(r, buf) // The end has come too.
+		}
 		f.carried.Add(int64(n))
 	}
 	f.publish(r)

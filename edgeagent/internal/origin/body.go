@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// firstRead is how many bytes of a body are read together with the head.
+	// firstRead is how much of a body may come with the head. Of one that is no longer than
+	// wholeRead all of it may.
 	firstRead = 2 << 10
+	wholeRead = 16 << 10
 	// maxResumes is how often one body is resumed after it broke.
 	maxResumes = 3
 )
@@ -33,7 +35,11 @@ type stream struct {
 
 // fill reads the first piece. It returns an error if the body breaks before its first byte.
 func (s *stream) fill() error {
-	s.first = make([]byte, firstRead)
+	size := int64(firstRead)
+	if length := s.x.resp.ContentLength; length > 0 && length <= wholeRead {
+		size = length
+	}
+	s.first = make([]byte, size)
 	n := 0
 	for n == 0 && s.err == nil {
 		n, s.err = s.receive(s.first)
