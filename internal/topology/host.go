@@ -167,6 +167,9 @@ func IsAddress(host string) bool {
 		return true
 	}
 	last := host[strings.LastIndexByte(host, '.')+1:]
+	if last != "" && (last[0] < '0' || last[0] > '9') {
+		return false // as is nearly every name, millions of which are checked when an edge starts
+	}
 	return strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x")
 }
 

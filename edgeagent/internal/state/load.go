@@ -177,7 +177,7 @@ func loadSnapshot(r io.Reader, apply func(Step) error) (*loaded, error) {
 			case err == nil && kind == framePut:
 				c, ok := decodeChange(kind, body)
 				if ok {
-					l.index.apply(c)
+					l.index.add(c)
 					if !yield(c, nil) {
 						return
 					}
