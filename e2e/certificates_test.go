@@ -194,6 +194,7 @@ func TestUploadCommand(t *testing.T) {
 	pair := d.issuer.Issue([]string{"later.example.com"})
 	cert := d.file(t, "later.pem", string(certtest.PEM(d.issuer.Cert, pair.Leaf)))
 	key := d.file(t, "later.key", string(pair.KeyPEM(t)))
+	binaryCert := d.file(t, "later.der", string(pair.Leaf.Raw))
 	for _, c := range []struct {
 		args []string
 		code int
@@ -202,6 +203,7 @@ func TestUploadCommand(t *testing.T) {
 		{[]string{"later.example.com"}, 2, "--cert FILE --key FILE"},
 		{[]string{"later.example.com", "--cert", "none.pem", "--key", key}, 1, "--cert: open none.pem"},
 		{[]string{"later.example.com", "--cert", cert, "--key", key}, 1, "allow_untrusted"},
+		{[]string{"later.example.com", "--cert", binaryCert, "--key", key}, 1, "openssl x509 -inform der"},
 		{[]string{"images.example.com", "--cert", cert, "--key", key}, 1, "it is not good for images.example.com"},
 		{[]string{"nobody.example.com", "--cert", cert, "--key", key}, 1, "it is not good for nobody.example.com"},
 		{[]string{"later.example.com", "--cert", cert, "--key", key, "--allow-untrusted", "--dry-run"}, 0,

@@ -138,9 +138,13 @@ func TestNamesThatAreRefused(t *testing.T) {
 	r.token = root
 	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
 	tenant := r.tokenOf(t, adminv1.Token_ADMIN, "acme")
-	suffix, reserved := "belong to whoever registers them", "are for who runs this deployment"
+	suffix, registry := "belong to whoever registers them", "is a public suffix"
+	reserved := "are for who runs this deployment"
 	for _, test := range []struct{ name, operator, tenant string }{
 		{"*.co.uk", suffix, suffix},
+		{"co.uk", registry, registry},
+		{"github.io", "", ""},
+		{"me.co.uk", "", ""},
 		{"*.github.io", suffix, suffix},
 		{"*.anything.ck", suffix, suffix}, // the list has `*.ck`
 		{"*.www.ck", "", ""},              // and `!www.ck`

@@ -281,7 +281,7 @@ func (c *Certificate) check(opts Options) error {
 		return err
 	}
 	switch leaf := c.Leaf; {
-	case leaf.IsCA && !(opts.AllowUntrusted && selfSigned(leaf)):
+	case leaf.IsCA && !selfSigned(leaf):
 		return refuse(FieldCertificate, "the certificate of the key is an authority's own: give one that an authority has signed for the domain")
 	case !covers(leaf, opts.Domain):
 		return refuse(FieldCertificate, "it is not good for %s: it is for %s", opts.Domain,

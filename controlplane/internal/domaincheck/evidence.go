@@ -72,6 +72,8 @@ type Evidence struct {
 	TXT []*resolver.Answer
 	// A and AAAA are the answers for the addresses of the name. Nil for a wildcard.
 	A, AAAA *resolver.Answer
+	// Below is the answer for the addresses of a wildcard record. Nil for other names.
+	Below *resolver.Answer
 	// Target are the addresses that names are to have; none if the operator has not said.
 	Target []netip.Addr
 	// Addresses are those of the name, each once.
@@ -168,6 +170,8 @@ func (l *Looker) Look(ctx context.Context, s Subject) *Evidence {
 	if !s.wildcard() {
 		all.Go(func() { e.A = session.Lookup(ctx, s.Name, "A") })
 		all.Go(func() { e.AAAA = session.Lookup(ctx, s.Name, "AAAA") })
+	} else {
+		all.Go(func() { e.Below = session.Lookup(ctx, s.Name, "A") })
 	}
 	all.Go(func() { e.Target = l.lookTarget(ctx, session, s.Token) })
 	all.Go(func() {

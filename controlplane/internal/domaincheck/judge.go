@@ -263,6 +263,10 @@ func judgeRouting(s Subject, e *Evidence, goal string, owned bool) (r *topologyv
 		State: topologyv1.DomainRouting_UNKNOWN, NameServers: e.Servers, Resolvers: recursive(e),
 	}
 	r, asked = judgeLooked(s, e, r, goal, owned)
+	if goal == "" && asked && r.GetState() != topologyv1.DomainRouting_HERE &&
+		r.GetState() != topologyv1.DomainRouting_PROXIED {
+		r.Message += "; where names are to lead has to be said to control planes, by --domain-target"
+	}
 	if e.A != nil {
 		if failed := unanswered(e); failed != "" {
 			r.Message += "; " + failed

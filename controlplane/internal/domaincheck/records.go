@@ -25,7 +25,7 @@ func nameRecordsFor(s Subject, e *Evidence, goal string, owned bool, f *Finding)
 	case proven && routed:
 		return nil
 	case s.wildcard():
-		return wildcardRecords(s, goal, proven)
+		return wildcardRecords(s, e, goal, proven)
 	case e.Apex || goal == "":
 		return apexRecords(s, e, goal, proven, routed)
 	}
@@ -51,14 +51,30 @@ func proofRecord(s Subject, option int32, note string) *topologyv1.DomainRecord 
 	return set(option, at, "TXT", proofPrefix+s.Token, note)
 }
 
-func wildcardRecords(s Subject, goal string, proven bool) (all []*topologyv1.DomainRecord) {
+func wildcardRecords(s Subject, e *Evidence, goal string, proven bool) (all []*topologyv1.DomainRecord) {
 	if !proven {
 		all = append(all, proofRecord(s, 0, "a wildcard is proven by TXT alone"))
 	}
-	if goal != "" {
-		all = append(all, set(0, s.Name, "CNAME", goal, "for all names below that have no record of their own"))
+	if goal != "" && !leadsHere(e.Below, e, goal) {
+		all = append(all, set(0, s.Name, "CNAME", goal, "for all names below that have no record of their own",
+			recordsAt(s.Name, e.Below)...))
 	}
 	return all
+}
+
+// leadsHere reports whether the record of a wildcard leads to the edges, at all name servers. a may
+// be nil.
+func leadsHere(a *resolver.Answer, e *Evidence, goal string) bool {
+	if a == nil {
+		return false
+	}
+	for _, link := range a.Chain {
+		if link.Value == goal {
+			return len(link.Lacking) == 0
+		}
+	}
+	elsewhere := func(r resolver.Record) bool { return !slices.Contains(e.Target, r.Addr) || len(a.Lacking(r)) > 0 }
+	return len(a.Records) > 0 && !slices.ContainsFunc(a.Records, elsewhere)
 }
 
 // challengeRecords leads the challenges of certificate authorities into the zone that is answered
@@ -207,23 +223,26 @@ func hasOwnAddress(e *Evidence) bool {
 }
 
 // currentOf are the records of the name that a CNAME takes the place of, each as `TYPE value`.
-func currentOf(s Subject, e *Evidence) (current []string) {
-	for _, a := range []*resolver.Answer{e.A, e.AAAA} {
+func currentOf(s Subject, e *Evidence) []string { return recordsAt(s.Name, e.A, e.AAAA) }
+
+// recordsAt are the records that answers have of a name, each as `TYPE value`. Answers may be nil.
+func recordsAt(name string, answers ...*resolver.Answer) (found []string) {
+	for _, a := range answers {
 		if a == nil {
 			continue
 		}
 		for _, r := range a.Chain {
-			if r.Name == s.Name {
-				current = appendOnce(current, r.Type+" "+r.Value)
+			if r.Name == name {
+				found = appendOnce(found, r.Type+" "+r.Value)
 			}
 		}
 		for _, r := range a.Records {
-			if r.Name == s.Name {
-				current = appendOnce(current, r.Type+" "+r.Value)
+			if r.Name == name {
+				found = appendOnce(found, r.Type+" "+r.Value)
 			}
 		}
 	}
-	return current
+	return found
 }
 
 // kindsOf are the types of records, as part of a sentence.

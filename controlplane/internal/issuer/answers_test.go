@@ -31,23 +31,26 @@ func TestAnswersThatAreNone(t *testing.T) {
 		answer func(http.ResponseWriter)
 		want   string
 		says   string
+		wait   time.Duration // at least
 	}{
 		"a certificate of another key": {
 			"certificate", chain(certtest.PEM(other.Leaf, own.Cert)), "FAILED ISSUER_REJECTED",
-			"a certificate that edges cannot show: the key belongs to none",
+			"a certificate that edges cannot show: the key belongs to none", 0,
 		},
-		"no certificate": {"certificate", chain([]byte("hello")), "FAILED ISSUER_DOWN", "sent no certificate"},
+		"no certificate": {
+			"certificate", chain([]byte("hello")), "FAILED ISSUER_DOWN", "sent no certificate", 0,
+		},
 		"a certificate that cannot be read": {
 			"certificate", chain([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")),
-			"FAILED ISSUER_DOWN", "invalid first PEM block",
+			"FAILED ISSUER_DOWN", "invalid first PEM block", 0,
 		},
 		"a chain that is cut off": {
 			"certificate", chain(append(certtest.PEM(other.Leaf), "-----BEGIN CERTIFICATE-----\nMIIB"...)),
-			"FAILED ISSUER_DOWN", "cut off",
+			"FAILED ISSUER_DOWN", "cut off", 0,
 		},
 		"a chain of 1 MB": {
 			"certificate", chain(bytes.Repeat(certtest.PEM(other.Leaf), 2000)), "FAILED ISSUER_DOWN",
-			"more than 262144 bytes",
+			"more than 262144 bytes", 0,
 		},
 		"a page": {
 			"order", func(w http.ResponseWriter) {
@@ -55,13 +58,13 @@ func TestAnswersThatAreNone(t *testing.T) {
 				w.Header().Set("Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
 				w.WriteHeader(http.StatusServiceUnavailable)
 				fmt.Fprint(w, "<html>\n<h1>Down</h1>"+strings.Repeat("x", 10_000))
-			}, "FAILED ISSUER_DOWN", "it fails: attempt 3: ",
+			}, "FAILED ISSUER_DOWN", "it fails: attempt 3: ", 59 * time.Minute,
 		},
 		"nonces that are never good": {
 			"order", func(w http.ResponseWriter) {
 				w.Header().Set("Replay-Nonce", fmt.Sprint("nonce", nonce.Add(1)))
 				acmetest.Problem(w, 400, "badNonce", "not a nonce of mine")
-			}, "FAILED ISSUER_DOWN", "not a nonce of mine",
+			}, "FAILED ISSUER_DOWN", "not a nonce of mine", 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -80,6 +83,9 @@ func TestAnswersThatAreNone(t *testing.T) {
 			r.claim("acme", "a.example.com")
 			r.awaitState("acme", "a.example.com", c.want)
 			fact, held := r.fact("acme", "a.example.com")
+			if left := fact.GetNextCheck().AsTime().Sub(r.now()); left < c.wait {
+				t.Errorf("it is tried again in %s, want %s", left, c.wait)
+			}
 			if held != nil || !strings.Contains(fact.GetMessage(), c.says) || len(fact.GetMessage()) > 600 {
 				t.Errorf("held %v; it says %q", held, fact.GetMessage())
 			}

@@ -164,6 +164,10 @@ func CheckNewDomain(name string, reserved []string) string {
 	if wholeSuffix(name) {
 		return suffixFault(name)
 	}
+	if suffix, registry := publicsuffix.PublicSuffix(name); registry && suffix == name && strings.Contains(name, ".") {
+		return fmt.Sprintf("%s is a public suffix, below which anybody registers names (publicsuffix.org): use one that is yours",
+			name)
+	}
 	base := strings.TrimPrefix(name, "*.")
 	for _, host := range reserved {
 		if base == host || strings.HasSuffix(base, "."+host) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -111,6 +112,9 @@ func readPEM(flag, name string) (string, error) {
 		return "", fmt.Errorf("%s: %w", flag, err)
 	case len(b) > maxPEM:
 		return "", fmt.Errorf("%s %s: it is too large to be a certificate or key", flag, name)
+	case !utf8.Valid(b):
+		return "", fmt.Errorf("%s %s: it is no text: give it as PEM, as `openssl x509 -inform der` and `openssl pkey -inform der` write it",
+			flag, name)
 	}
 	return string(b), nil
 }
