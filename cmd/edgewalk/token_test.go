@@ -81,7 +81,7 @@ func TestTokensOfPeople(t *testing.T) {
 	do("token whoami --context here"+server, 2, "--context and --server")
 	do("token whoami"+server, 0, "root") // a server that is named is not sent the token of a context
 	do("token revoke "+token+server, 0, "tokens/"+id+" revoked")
-	do("token whoami", 1, "not valid, or was revoked", "edgewalk login")
+	do("token whoami", 1, "the token is not valid, or was revoked\n  Put a token", "edgewalk login")
 	do("context rm here", 0, "forgotten")
 	do("context ls", 0, "NAME")
 	if strings.Contains(all.String(), token) {

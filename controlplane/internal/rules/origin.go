@@ -47,7 +47,7 @@ func checkOrigin(c *checker, id string, o *topologyv1.Origin, secrets map[string
 	case *topologyv1.Origin_Akeneo:
 		checkBaseURL(c, "akeneo.base_url", kind.Akeneo.GetBaseUrl())
 	default:
-		c.add("kind", "set exactly one of web, s3, gcs, azureBlob, webProxy and akeneo")
+		c.add("kind", "set exactly one kind of storage")
 	}
 }
 

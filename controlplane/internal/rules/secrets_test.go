@@ -196,3 +196,36 @@ func TestTargetChanged(t *testing.T) {
 		t.Error("an argument is changed")
 	}
 }
+
+// A change of any field that says where requests go is a change of the target, or the secrets of an
+// origin would follow it to another host. The names are those that kinds have for such fields.
+func TestEveryKindHasATarget(t *testing.T) {
+	t.Parallel()
+	names := []protoreflect.Name{
+		"base_url", "endpoint", "bucket", "container", "account_name", "allowed_hosts", "host_header",
+		"tls_server_name",
+	}
+	for _, before := range everyKindFilled() {
+		kind, targets := topology.KindOf(before), 0
+		field := before.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(kind))
+		for _, name := range names {
+			f := field.Message().Fields().ByName(name)
+			if f == nil {
+				continue
+			}
+			targets++
+			next, value := proto.CloneOf(before), protoreflect.ValueOfString("https://other.example")
+			if f.IsList() {
+				next.ProtoReflect().Mutable(field).Message().Mutable(f).List().Append(value)
+			} else {
+				next.ProtoReflect().Mutable(field).Message().Set(f, value)
+			}
+			if !TargetChanged(before, next) {
+				t.Errorf("another %s.%s keeps the secrets", kind, name)
+			}
+		}
+		if targets == 0 {
+			t.Errorf("%s has no field that says where requests go: add it to reach, and its name here", kind)
+		}
+	}
+}
