@@ -12,8 +12,9 @@ import (
 // bareCommand is the first argument of the process of a bare loop.
 const bareCommand = "bare"
 
-// startBare starts what no Go program beats that has a goroutine for each connection: it answers
-// whatever comes with a file of the size that its path begins with, and looks at nothing else.
+// startBare starts the fastest server that a Go program with a goroutine for each connection can
+// be: it answers anything with a file of the size at the start of the path, and looks at nothing
+// else.
 func (b *bench) startBare(ctx context.Context, core int) (*peer, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -27,7 +28,7 @@ func (b *bench) startBare(ctx context.Context, core int) (*peer, error) {
 	return p, b.runPeer(ctx, "bare loop", p)
 }
 
-// serveBare is the process.
+// serveBare is the main function of that process.
 func serveBare(ctx context.Context, address string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {

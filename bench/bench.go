@@ -68,14 +68,14 @@ func (b *bench) folder(name string) (string, error) {
 	return path, os.MkdirAll(path, 0o755)
 }
 
-// note shows progress to those who asked for it.
+// note shows progress, if that was asked for.
 func (b *bench) note(format string, args ...any) {
 	if b.verbose {
 		fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
 	}
 }
 
-// heading says what the figures that follow were taken of and on.
+// heading returns what the following figures were measured with, and on which machine.
 func (b *bench) heading(name string, args []string) string {
 	lines := []string{
 		"measurement: " + name + "   command: go run ./bench " + strings.Join(args, " "),
@@ -100,7 +100,8 @@ func machine() string {
 	return fmt.Sprintf("%d x %s, Linux %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)))
 }
 
-// loadAverage is how busy the machine is with other work; figures of a busy one are worth less.
+// loadAverage returns how busy the machine is with other work, because figures of a busy machine
+// are worth less.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -118,8 +119,8 @@ func commit() string {
 	return strings.TrimSpace(string(out))
 }
 
-// freeAddress is a loopback address with a port that nobody listened on a moment ago, and that no
-// other call returns.
+// freeAddress returns a loopback address with a port that was free a moment ago, and that no other
+// call returns.
 func (b *bench) freeAddress() (string, error) {
 	for {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// client is one HTTP/1.1 connection, kept alive, that costs little: what it takes is not to show in
-// the figures.
+// client is one HTTP/1.1 connection, kept alive, that costs so little that it does not show in the
+// figures.
 type client struct {
 	conn net.Conn
 	in   *bufio.Reader

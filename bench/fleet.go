@@ -144,7 +144,7 @@ func (f *fleet) run(name string, e *edge) (err error) {
 	return err
 }
 
-// await waits until a server is up. An error carries what the server said last.
+// await waits until a server is up. Its error carries the last output of the server.
 func (p *process) await(ctx context.Context, up func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -231,8 +231,8 @@ func webManifest(origins ...*origin) *adminv1.Manifest {
 	return m
 }
 
-// stop ends the control plane and its edges and removes what it has stored, so that the next one
-// has the machine to itself.
+// stop ends the control plane and its edges and removes what they have stored, so that the next
+// fleet has the machine to itself.
 func (f *fleet) stop() {
 	for _, e := range f.edges {
 		if e.process != nil {

@@ -70,7 +70,7 @@ func fleetFigures(ctx context.Context, b *bench) error {
 	return err
 }
 
-// measureFleet takes the figures of the chosen parts. One that fails leaves the others be.
+// measureFleet measures the chosen parts. If one fails, the others are measured all the same.
 func (b *bench) measureFleet(ctx context.Context) (*table, error) {
 	chosen := fleetParts
 	if b.only != "" {
@@ -572,7 +572,7 @@ func costFigures(ctx context.Context, t *fleetTable) error {
 // spent is the control plane's CPU and the time that changes took.
 type spent struct{ cpu, took time.Duration }
 
-// spend makes changes, each when the one before is everywhere.
+// spend makes changes, each after the one before has reached every edge.
 func (f *fleet) spend(ctx context.Context, open []*streams, changes int) (spent, error) {
 	began, cpu := time.Now(), f.controlplane.cpu()
 	for i := range changes {
@@ -609,7 +609,7 @@ func (f *fleet) metric(name string) float64 {
 	return 0
 }
 
-// idleFigures are the memory of streams that nothing is sent to but signs of life.
+// idleFigures are the memory of streams that are sent nothing but bookmarks.
 func idleFigures(ctx context.Context, t *fleetTable) error {
 	for _, kind := range []struct {
 		name, goal string

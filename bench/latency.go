@@ -14,8 +14,9 @@ type timed struct {
 	sent          []time.Duration // p99.9 without that
 }
 
-// latency measures how long hits take when clients ask at a steady rate, whatever the server does:
-// a request counts from when it was due (open loop), so that a pause is seen by all who it delays.
+// latency measures how long hits take when clients ask at a steady rate, whatever the server does.
+// A request counts from when it was due (open loop), so that a pause counts for all requests that
+// it delays.
 func latency(ctx context.Context, b *bench) error {
 	loads, err := b.hitLoads(ctx)
 	if err != nil {

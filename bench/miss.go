@@ -55,8 +55,8 @@ func miss(ctx context.Context, b *bench) error {
 	return b.missWalks(origins, e)
 }
 
-// walkManifest gives each walk two endpoints: what one learns about the origins is known to the
-// other, whose cache lacks the file all the same.
+// walkManifest gives each walk two endpoints, because what one learns about the origins is known to
+// the other, whose cache still lacks the file.
 func walkManifest(origins []*origin) *adminv1.Manifest {
 	m := webManifest(origins...)
 	ids := m.UrlEndpoints[0].Origins

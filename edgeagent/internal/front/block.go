@@ -1,13 +1,14 @@
 package front
 
-// Block is a field list that many replies have, in the forms in which it is sent. It never changes.
+// Block is a field list that many replies share, in the forms in which it is sent. It never
+// changes.
 type Block struct {
 	lines    []byte // of HTTP/1
 	literals []byte // of HTTP/2
-	dated    bool   // there is a Date
+	dated    bool   // it has a Date
 }
 
-// NewBlock returns the block of a list, as [Reply.Fields] has them.
+// NewBlock returns the block of a list, in the form of [Reply.Fields].
 func NewBlock(list []byte) *Block {
 	b := new(Block)
 	b.lines, b.dated = appendFields(nil, list)
@@ -18,7 +19,7 @@ func NewBlock(list []byte) *Block {
 // noBlock is that of an empty list.
 var noBlock = NewBlock(nil)
 
-// common is the block of a reply.
+// common returns the block of a reply.
 func (r *Reply) common() *Block {
 	if r.Block == nil {
 		return noBlock

@@ -25,14 +25,14 @@ type conn struct {
 	secure *tls.Conn // nil without TLS
 	config *tls.Config
 
-	// loop and fd are those of a connection that waits in a loop for a request. Goroutines other
-	// than the one that serves the connection use them under mu.
+	// loop and fd are set while the connection waits in a loop for a request. Goroutines other than
+	// the one that serves the connection use them under mu.
 	loop *loop // nil for none
 	fd   int   // -1 while wire has it
 	// fresh: nothing was asked yet. waited: the last request took long.
 	fresh, waited bool
 
-	// What await uses.
+	// Used by await.
 	readFirst func(fd uintptr) bool
 	got       *h1
 
@@ -40,17 +40,18 @@ type conn struct {
 	place int // in shard, under its lock
 
 	// until is when the connection ends, in ticks of the server and shifted by one: the lowest bit
-	// says that nothing is under way on it. It is 0 for no such time and -1 once it is over.
+	// says that nothing is under way on it. It is 0 if there is no time limit, and -1 when the
+	// connection is over.
 	until atomic.Int64
 
-	release func() // gives back its place
+	release func() // releases its place
 	ended   sync.Once
 
 	mu      sync.Mutex
 	leave   func() // see onDrain
 	killed  bool
-	cancel  context.CancelFunc // of what is asked
-	watched *h1                // whose client is to be watched, until the next sweep
+	cancel  context.CancelFunc // of its requests
+	watched *h1                // set when the next sweep is to watch its client
 }
 
 func newConn(s *Server, socket net.Conn, config *tls.Config) *conn {
@@ -78,18 +79,18 @@ func (c *conn) run() {
 		c.end()
 		return
 	}
-	// A handshake takes a large stack, which only a garbage collection would make smaller.
+	// A handshake needs a large stack, which only a garbage collection would shrink again.
 	go func() {
 		defer c.endFaulty()
 		if h2 {
-			c.serveH2() // and ends it: what is under way on it may outlive this goroutine
+			c.serveH2() // it also ends the connection, because requests may outlive this goroutine
 		} else {
 			c.serveH1()
 		}
 	}()
 }
 
-// endFaulty ends the connection after a fault of this package. It is deferred.
+// endFaulty ends the connection after a panic in this package. It is deferred.
 func (c *conn) endFaulty() {
 	if fault := recover(); fault != nil {
 		c.server.cfg.Panicked(fault, debug.Stack())
@@ -97,7 +98,7 @@ func (c *conn) endFaulty() {
 	}
 }
 
-// end closes the connection and gives its place back. It may be called several times.
+// end closes the connection and releases its place. It may be called several times.
 func (c *conn) end() {
 	c.ended.Do(func() {
 		c.mu.Lock()
@@ -113,7 +114,7 @@ func (c *conn) end() {
 	})
 }
 
-// handshake begins TLS and reports whether that went well, and chose HTTP/2.
+// handshake makes the TLS handshake, and reports whether it succeeded and has chosen HTTP/2.
 func (c *conn) handshake() (h2, ok bool) {
 	c.arm(headTime)
 	c.secure = tls.Server(c.wire, c.config)
@@ -136,10 +137,10 @@ func (c *conn) handshake() (h2, ok bool) {
 	return h2, ok
 }
 
-// wantsTLS is the answer to a client that does not speak TLS.
+// wantsTLS is sent to a client that does not use TLS.
 const wantsTLS = "HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\nThis port is for HTTPS, and the request came in plain HTTP.\n"
 
-// looksLikeHTTP reports whether what came in place of a TLS record begins a request.
+// looksLikeHTTP reports whether a request has come in place of a TLS record.
 func looksLikeHTTP(header [5]byte) bool {
 	switch string(header[:]) {
 	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
@@ -148,7 +149,7 @@ func looksLikeHTTP(header [5]byte) bool {
 	return false
 }
 
-// Read reads what the client sends, without TLS.
+// Read reads from the socket, without TLS.
 func (c *conn) Read(p []byte) (int, error) {
 	c.detach()
 	if c.secure != nil {
@@ -180,7 +181,7 @@ func (c *conn) readNow(fd int, p []byte) (int, error) {
 	return n, err
 }
 
-// Write writes to the client, and ends with an error if it takes next to nothing.
+// Write writes to the client. It fails if the client takes next to nothing.
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.writeBoth(p, nil)
 	return int(n), err
@@ -207,7 +208,7 @@ func (c *conn) writeSecure(a, b []byte) (sent int64, err error) {
 	}
 	if several {
 		if failed := c.wire.release(); failed != nil {
-			return 0, failed // How much of it has left is not known.
+			return 0, failed // It is unknown how much was sent.
 		}
 	}
 	return sent, err
@@ -292,7 +293,7 @@ func (c *conn) expire(now int64) {
 	}
 }
 
-// past is a deadline that is over.
+// past is a deadline in the past.
 var past = time.Unix(1, 0)
 
 // wake makes reads return [os.ErrDeadlineExceeded] or the end of input. The goroutine that reads
@@ -332,7 +333,7 @@ func (c *conn) drain() {
 	}
 }
 
-// kill ends the connection at once, and what is asked on it.
+// kill ends the connection and its requests at once.
 func (c *conn) kill() {
 	c.mu.Lock()
 	cancel := c.cancel
@@ -355,12 +356,12 @@ func (c *conn) hangUp() {
 	}
 }
 
-// finish ends a connection whose last reply was sent. TLS sends close_notify, so that the client
-// knows that the reply is whole. With linger, the client may still be sending: its bytes are read
-// and dropped for a while.
+// finish ends a connection whose last reply was sent. Over TLS it sends close_notify, so that the
+// client knows that the reply is whole. With linger, it reads and drops what the client still
+// sends, for a while.
 func (c *conn) finish(linger bool) {
 	if c.secure != nil {
-		c.secure.CloseWrite() // An error is that the client is gone.
+		c.secure.CloseWrite() // It fails if the client is gone.
 	}
 	if !linger {
 		return

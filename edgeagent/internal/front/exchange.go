@@ -1,11 +1,11 @@
 // Package front speaks HTTP/1.1 and HTTP/2 with clients, over TCP and over TLS. It owns their
 // connections, what is read from them and written to them, and how long either may take. What a
-// request means, and what is answered, is its handler's business.
+// request means, and the answer to it, is its handler's business.
 //
-// What always holds: replies leave in the order of the requests of a connection or on the stream of
-// their own; what follows something that two parties may read differently is never taken for a
-// request; a body that breaks off is never ended as if it were whole; what a client makes the
-// server hold is bounded, in bytes and in time.
+// What always holds: replies are sent in the order of the requests of a connection, or each on its
+// own stream; bytes behind something that two parties may read differently are never taken for a
+// request; a body that is cut is never ended as if it were whole; what a client makes the server
+// hold is bounded, in bytes and in time.
 package front
 
 import (
@@ -31,11 +31,11 @@ const (
 // String returns the version as access logs have it, such as "HTTP/1.1".
 func (v Version) String() string { return [...]string{"HTTP/1.0", "HTTP/1.1", "HTTP/2.0"}[v] }
 
-// Conn is what is known of a connection. It does not change while the connection lives.
+// Conn describes a connection. It does not change while the connection is open.
 type Conn struct {
 	Remote netip.AddrPort
-	// TLS says that it is encrypted, and SNI which host it was opened for (RFC 6066 3); empty if
-	// the client named none.
+	// TLS says that the connection is encrypted, and SNI for which host it was opened (RFC 6066 3),
+	// empty if the client named none.
 	TLS bool
 	SNI string
 	// TLSVersion is that of package tls.
@@ -50,9 +50,9 @@ type Conn struct {
 // Methods that wait for the client call MayWait themselves.
 type Handler func(x *Exchange)
 
-// Exchange is one request and the way to its reply. It belongs to its handler until that returns.
-// The strings in it lie in memory that is then used again: what has to outlive the handler is
-// copied, see [Exchange.Own].
+// Exchange is one request, with the means to reply. It belongs to its handler until that returns.
+// Its strings lie in memory that is used again afterwards; a handler copies what it keeps for
+// longer, see [Exchange.Own].
 type Exchange struct {
 	Version Version
 	Method  string
@@ -61,7 +61,7 @@ type Exchange struct {
 	// Authority is the Host field, or :authority of HTTP/2, and Host where that has none. HTTP/1.0
 	// may have neither.
 	Authority string
-	// Fields are the others, without Host.
+	// Fields are all other fields.
 	Fields field.Lines
 	Conn   *Conn
 	// Now is when the request had come.
@@ -69,11 +69,11 @@ type Exchange struct {
 
 	stream stream
 	owned  bool      // see Own
-	next   time.Time // when what follows begins, if that was found out a moment ago
+	next   time.Time // when the next request begins, if the clock was just read
 }
 
-// stream is what an exchange came over, one request of HTTP/1 or one stream of HTTP/2. Its methods
-// are those of [Exchange].
+// stream is what an exchange came over: one request of HTTP/1, or one stream of HTTP/2. It has the
+// methods of [Exchange].
 type stream interface {
 	slow() // the handler may wait from here on
 	hasContent() bool
@@ -88,9 +88,9 @@ type stream interface {
 // shows it, HasContent waits for that.
 func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
 
-// Context returns one that ends when the client cannot get the reply any more: the stream was
-// reset, or the connection is broken. It calls MayWait, so a handler that has its reply at hand
-// does not call Context.
+// Context returns a context that ends when the client cannot get the reply any more: the stream was
+// reset, or the connection is broken. It calls MayWait, so a handler that has its reply does not
+// call Context.
 func (x *Exchange) Context() context.Context { return x.stream.context() }
 
 // Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the
@@ -103,22 +103,23 @@ func (x *Exchange) Leaving() <-chan struct{} { return x.stream.leaving() }
 // and is sent none.
 func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.interim(status, fields) }
 
-// Reply sends the reply, and returns how many bytes of its body were sent once the client, or the
-// kernel, has all of them. An error is that the client did not get it whole, which it can see.
+// Reply sends the reply, and returns how many bytes of its body were sent, when the client or the
+// kernel has all of them. An error says that the client did not get the whole reply; the client can
+// see that.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
-// Took is how long the request has taken. Its handler calls it when it is done: what follows begins
-// then, so that the clock is read once for each request.
+// Took returns how long the request has taken. The handler calls it when it is done: the next
+// request begins then, so that the clock is read once for each request.
 func (x *Exchange) Took() time.Duration {
 	x.next = time.Now()
 	return x.next.Sub(x.Now)
 }
 
-// MayWait has other requests go on from here on.
+// MayWait lets other requests be served from now on, because the handler may wait.
 func (x *Exchange) MayWait() { x.stream.slow() }
 
-// Own does so too, and copies the strings, so that they stay what they are when the handler has
-// returned.
+// Own calls MayWait and copies the strings of the request, so that they stay valid after the
+// handler has returned.
 func (x *Exchange) Own() {
 	if x.owned {
 		return
@@ -131,7 +132,7 @@ func (x *Exchange) Own() {
 	x.Method, x.Target, x.Authority = all[:n], all[n:m], all[m:]
 }
 
-// Reply is what is sent. Its memory is its handler's again when [Exchange.Reply] returns.
+// Reply is a reply to send. Its memory belongs to the handler again when [Exchange.Reply] returns.
 type Reply struct {
 	Status int
 	// Block is sent before Fields; nil for none.
@@ -141,21 +142,21 @@ type Reply struct {
 	Fields []byte
 	// Length is that of the body, of a HEAD too; -1 if it is not known.
 	Length int64
-	// Close ends the connection of HTTP/1 behind the reply.
+	// Close ends the connection of HTTP/1 after the reply.
 	Close bool
 
 	// The body is one of these. It is not sent where none may be: to HEAD, and with 204 and 304.
 
 	// Mem is the body.
 	Mem []byte
-	// File has the body at Offset. Its position counts for nothing and stays. The body is cut where
-	// it cannot be read, unless Unsent gives the rest.
+	// File holds the body at Offset. Its position is neither used nor changed. The body is cut
+	// where it cannot be read, unless Unsent returns the rest.
 	File   *os.File
 	Offset int64
-	// Unsent returns what is behind the first bytes of a File that was sent no further, because it
-	// could not be read there; nil if nothing else has it.
+	// Unsent returns the rest of the body after the first bytes of a File that could not be read
+	// any further; nil if there is no other source.
 	Unsent func(sent int64) io.Reader
-	// Stream is read until its end, and what has come is sent at once. With an error of it, and if
-	// it ends before Length, the reply is cut.
+	// Stream is read until its end, and what has come is sent at once. If it ends with an error, or
+	// before Length, the reply is cut.
 	Stream io.Reader
 }

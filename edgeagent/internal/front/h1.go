@@ -10,10 +10,11 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// firstRead is how much is read at first: the heads of nearly all requests are smaller.
+// firstRead is the size of the first read: the heads of nearly all requests are smaller.
 const firstRead = 4 << 10
 
-// h1 is what a connection of HTTP/1 has while something is under way on it. An idle one has none.
+// h1 is the state of a connection of HTTP/1 while a request is under way. An idle connection has
+// none.
 type h1 struct {
 	c    *conn
 	x    Exchange
@@ -22,19 +23,19 @@ type h1 struct {
 	small [firstRead]byte
 	buf   []byte // small, or larger for a larger head; its beginning is that of the request
 	end   int    // of what was read
-	eof   error  // what the last read found, after which there is nothing
+	eof   error  // the error of the last read, after which nothing more comes
 
 	out     []byte // the head of the reply
 	keep    bool   // another request may follow
-	linger  bool   // the client may be sending what nobody reads
+	linger  bool   // the client may be sending bytes that will not be read
 	replied bool
 	whole   bool // the reply was sent
 
-	// While the handler asks about the client, it is read on.
+	// While the handler watches the client, the connection is read on.
 	ctx    context.Context
 	cancel context.CancelFunc
 	left   chan struct{} // closed when the client closes its side
-	read   chan int      // how much was read on; nil if nothing is
+	read   chan int      // how much was read meanwhile; nil if it is not read
 }
 
 var (
@@ -51,17 +52,17 @@ func takeH1() *h1 {
 	return h
 }
 
-// open makes h a connection's.
+// open prepares h for a connection.
 func (h *h1) open(c *conn) { h.c, h.x.Conn = c, &c.facts }
 
-// release gives h back.
+// release returns h to its pool.
 func (h *h1) release() {
 	h.close()
 	h.x.next = time.Time{}
 	h1Pool.Put(h)
 }
 
-// close leaves nothing of the connection in h.
+// close removes all that h holds of the connection.
 func (h *h1) close() {
 	if len(h.buf) == maxHead {
 		largeHeads.Put((*[maxHead]byte)(h.buf))
@@ -142,11 +143,11 @@ func (c *conn) tryFirst(fd uintptr) bool {
 		return true
 	}
 	h.release()
-	return err != errAgain // the end, or a fault: there is no request
+	return err != errAgain // the end or an error: there is no request
 }
 
-// serve answers the request that the buffer has at least the beginning of, and those that follow it
-// there. It reports whether the connection stays open. The buffer is empty then.
+// serve answers the request that begins in the buffer, and the following ones in it. It reports
+// whether the connection stays open; the buffer is empty then.
 func (h *h1) serve(first bool) (goesOn bool) {
 	c := h.c
 	for timed := first; ; {
@@ -183,13 +184,13 @@ func (h *h1) serve(first bool) (goesOn bool) {
 	}
 }
 
-// begins reports whether a request line has begun in b, rather than only empty lines before one.
+// begins reports whether a request line has begun in b, after at most some empty lines.
 func (h *head) begins(b []byte) bool {
 	rest := b[h.at:]
 	return h.begun || len(rest) > 1 || len(rest) == 1 && rest[0] != '\r'
 }
 
-// more reads on.
+// more reads more into the buffer.
 func (h *h1) more() bool {
 	if h.eof != nil {
 		return false
@@ -202,7 +203,7 @@ func (h *h1) more() bool {
 		large := largeHeads.Get().(*[maxHead]byte)
 		copy(large[:], h.buf)
 		h.buf = large[:]
-		h.head.reset() // its strings lie in the other one
+		h.head.reset() // its strings lie in the buffer before
 	}
 	n, err := h.c.Read(h.buf[h.end:])
 	h.end += n
@@ -261,9 +262,9 @@ func (h *h1) leaving() <-chan struct{} {
 	return h.left
 }
 
-// watch has the connection read on from its next sweep on, to find out when the client leaves: most
-// replies are there by then. What the client sends meanwhile is of the next request; when there is
-// some, or no room for any, nothing more is found out.
+// watch makes the next sweep read the connection on, to find out when the client leaves; most
+// replies are sent before that. Bytes that the client sends meanwhile belong to its next request.
+// If there are some, or no room for any, it is no longer watched.
 func (h *h1) watch() {
 	if h.ctx != nil {
 		return
@@ -286,7 +287,7 @@ func (h *h1) watch() {
 	}
 }
 
-// readOn does what watch wants. It is called once, under the connection's mu.
+// readOn reads for watch. It is called once, under the connection's mu.
 func (h *h1) readOn() {
 	h.read = make(chan int, 1)
 	go func() {

@@ -37,7 +37,7 @@ const (
 	// maxRefused is how many streams of a connection may be refused beyond those that were
 	// answered.
 	maxRefused = maxStreams
-	// smallInput is how much is read at first: most of what clients send is shorter. An idle
+	// smallInput is the size of the first read: most of what clients send is shorter. An idle
 	// connection has no buffer.
 	smallInput = 1 << 10
 )
@@ -101,10 +101,10 @@ const (
 // Error implements error.
 func (c h2code) Error() string { return "the client breaks the rules of HTTP/2" }
 
-// errElsewhere is that another goroutine reads the connection now.
+// errElsewhere says that another goroutine reads the connection now.
 var errElsewhere = errors.New("another goroutine reads on")
 
-// errGone is that a stream, or its connection, is over.
+// errGone says that a stream, or its connection, is over.
 var errGone = errors.New("the client is gone")
 
 // preface is what a client begins with (RFC 9113 3.4).
@@ -148,19 +148,19 @@ var inadequate = func() []byte {
 // h2conn is a connection of HTTP/2.
 //
 // One goroutine reads it, and calls the handler for each request as it comes. A handler that has
-// its reply at hand puts it into out and returns, and when nothing more is to be read, all replies
-// leave together. A handler that has to wait keeps the goroutine, and another one reads on, see
+// its reply puts it into out and returns. When nothing more can be read, all replies are sent
+// together. A handler that has to wait keeps the goroutine, and another one reads on, see
 // [h2stream.slow]. A goroutine that has output, and finds that no other one writes, writes for all,
 // see [h2conn.round].
 type h2conn struct {
 	c *conn
 
-	// What reading needs. It belongs to the goroutine that reads.
+	// Used by the goroutine that reads.
 	in          []byte // of smallBuffers or frameBuffers, nil if nothing has come
-	from, to    int    // what of in is not used yet
+	from, to    int    // the unread part of in
 	tryRead     func(fd uintptr) bool
 	readErr     error // of tryRead
-	skip        int   // bytes of a frame that nobody wants
+	skip        int   // bytes of a frame that are left to skip
 	greeted     bool  // the preface was read
 	gotSettings bool  // and the first settings
 	decoder     decoder
@@ -170,14 +170,14 @@ type h2conn struct {
 	blockSelf   bool // Its stream depends on itself.
 	pieces      int
 	newest      uint32 // of the streams
-	received    int    // content that the connection's window was not opened for again
+	received    int    // bytes of content for which the connection's window was not opened again
 	noise       int
 	refused     int
 	answered    int
 	now         time.Time
 
 	mu         sync.Mutex
-	open       map[uint32]*h2stream // those whose handler may wait
+	open       map[uint32]*h2stream // the streams whose handler may wait
 	past       []pastStream         // by id, a power of two long, see pastOf
 	running    int                  // handlers
 	goroutines int                  // of the connection, see leave
@@ -208,22 +208,22 @@ const (
 	armedEnd
 )
 
-// pastStream is a stream that is over, or will be.
+// pastStream is a stream that has ended, or is about to.
 type pastStream struct {
 	id    uint32
 	reset bool // by the server, so that the client may still be sending
 }
 
-// How many streams that are over a connection remembers: more when it has had more.
+// How many ended streams a connection remembers: more if it has had more.
 const (
 	leastPast = 8
 	mostPast  = 256
 )
 
-// pastOf returns the place of a stream. That of one that is long over may be another's.
+// pastOf returns the place of a stream. The place of one that ended long ago may be another's.
 func (h *h2conn) pastOf(id uint32) *pastStream { return &h.past[id>>1%uint32(len(h.past))] }
 
-// addPast has a new stream remembered.
+// addPast makes a place for a new stream.
 func (h *h2conn) addPast(id uint32) {
 	n, was := len(h.past), h.past
 	for n < mostPast && int(id>>1) >= n {
@@ -246,7 +246,7 @@ var (
 	frameBuffers = sync.Pool{New: func() any { return new([frameHead + frameBytes]byte) }}
 )
 
-// serveH2 speaks HTTP/2 (RFC 9113) until the connection ends. It may return before that.
+// serveH2 serves HTTP/2 (RFC 9113) until the connection ends. It may return before that.
 func (c *conn) serveH2() {
 	h := &h2conn{
 		c: c, goroutines: 1, window: firstWindow, first: firstWindow, past: make([]pastStream, leastPast),
@@ -287,7 +287,7 @@ func (h *h2conn) run() {
 	h.c.hangUp()
 }
 
-// leave ends the connection when its last goroutine calls it. Each of them does so at its end.
+// leave is called by each goroutine of the connection at its end. The last one ends the connection.
 func (h *h2conn) leave() {
 	h.mu.Lock()
 	h.goroutines--
@@ -408,7 +408,7 @@ func (h *h2conn) more() error {
 	return err
 }
 
-// tryMore is what [syscall.RawConn] calls until something has come.
+// tryMore is called by [syscall.RawConn] until something has come.
 func (h *h2conn) tryMore(fd uintptr) bool {
 	n, err := h.c.readNow(int(fd), h.input())
 	if err == errAgain {
@@ -422,7 +422,7 @@ func (h *h2conn) tryMore(fd uintptr) bool {
 	return true
 }
 
-// input is where to read to.
+// input returns the buffer to read into.
 func (h *h2conn) input() []byte {
 	if h.in == nil {
 		h.in = smallBuffers.Get().(*[smallInput]byte)[:]
@@ -430,7 +430,7 @@ func (h *h2conn) input() []byte {
 	return h.in[h.to:]
 }
 
-// putInput gives the input buffer back.
+// putInput returns the input buffer to its pool.
 func (h *h2conn) putInput() {
 	switch len(h.in) {
 	case smallInput:

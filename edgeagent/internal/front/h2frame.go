@@ -8,7 +8,7 @@ func appendFrameHead(b []byte, length int, kind, flags byte, stream uint32) []by
 		byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream))
 }
 
-// frame handles the next frame. It reports whether a whole one had come.
+// frame handles the next frame. It reports whether the whole frame had come.
 func (h *h2conn) frame() (bool, error) {
 	if h.skip > 0 {
 		n := min(h.skip, h.to-h.from)
@@ -42,7 +42,7 @@ func (h *h2conn) frame() (bool, error) {
 		return false, codeProtocol
 	}
 	whole := len(b) >= frameHead+length
-	if kind == frameData && length > 0 { // its content is not kept, so it need not be whole
+	if kind == frameData && length > 0 { // its content is dropped, so it need not have come whole
 		need := frameHead
 		if flags&flagPadded != 0 {
 			need++
@@ -241,8 +241,8 @@ func (h *h2conn) settings(stream uint32, flags byte, payload []byte) error {
 	defer h.mu.Unlock()
 	h.sizeDown = h.sizeDown || sizeDown
 	if first >= 0 {
-		// What was set before the last value of a frame has no effect that could be seen, and so
-		// many changes of so many streams would cost much.
+		// Values before the last one of a frame have no visible effect, and to apply each to so
+		// many streams would cost much.
 		change := first - h.first
 		h.first = first
 		for _, st := range h.open {
@@ -299,7 +299,7 @@ func (h *h2conn) windowUpdate(stream uint32, payload []byte) error {
 	defer h.mu.Unlock()
 	st := h.open[stream]
 	switch {
-	case st == nil: // It is over, and this was on its way.
+	case st == nil: // The stream has ended while this was on its way.
 	case more == 0:
 		h.reset(st, codeProtocol)
 	case !h.widen(st, more):

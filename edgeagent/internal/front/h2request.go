@@ -108,7 +108,7 @@ func (h *h2conn) trailers(id uint32) error {
 	return nil
 }
 
-// decode makes a request of a header block. All of it is decoded, because later blocks refer to
+// decode decodes a header block into a request. It decodes all of it, because later blocks refer to
 // what it adds to the decoder's table.
 func (h *h2conn) decode(st *h2stream) (verdict, error) {
 	x, size, v := &st.x, 0, goodRequest
@@ -209,7 +209,7 @@ func (h *h2conn) decode(st *h2stream) (verdict, error) {
 	return goodRequest, nil
 }
 
-// joinCookies makes one line of several (RFC 9113 8.2.3).
+// joinCookies joins the Cookie lines to one (RFC 9113 8.2.3).
 func joinCookies(lines *field.Lines) {
 	var all []string
 	joined := field.Lines{}

@@ -13,7 +13,7 @@ const (
 	outBytes = 4 * recordBytes
 	// headRoom is for what is sent of a head beside its fields.
 	headRoom = 128
-	// leastPiece is the least of a body that is put behind other frames, rather than into the next
+	// leastPiece is the least part of a body that is put behind other frames, and not into the next
 	// write.
 	leastPiece = 1 << 10
 )
@@ -143,18 +143,18 @@ func (h *h2conn) fail() {
 	h.room.Broadcast()
 }
 
-// sendable reports whether there is something to send that the client takes.
+// sendable reports whether there is something to send that the client's windows allow.
 func (h *h2conn) sendable() bool { return len(h.out) > 0 || len(h.ready) > 0 && h.window > 0 }
 
-// widen opens the window of a stream by n, which may be negative. It reports whether it is not too
-// wide then.
+// widen opens the window of a stream by n, which may be negative. It reports false if the window is
+// then too wide.
 func (h *h2conn) widen(st *h2stream, n int64) bool {
 	st.window += n
 	h.enqueue(st)
 	return st.window <= maxWindow
 }
 
-// enqueue lets a stream take its turn, if it has something to send.
+// enqueue adds a stream to those that take turns, if it has something to send.
 func (h *h2conn) enqueue(st *h2stream) {
 	if st.pending && !st.queued && !st.gone && (st.window > 0 || st.left == 0) {
 		st.queued = true
@@ -162,7 +162,7 @@ func (h *h2conn) enqueue(st *h2stream) {
 	}
 }
 
-// send sends the body that is at hand, and returns when the kernel has it.
+// send sends the part of the body that is ready, and returns when the kernel has it.
 func (st *h2stream) send(last bool) error {
 	h := st.h
 	st.last, st.pending, st.broken = last, true, false
@@ -175,7 +175,7 @@ func (st *h2stream) send(last bool) error {
 			h.reset(st, codeCancel)
 		}
 	}
-	for st.reading { // Whoever writes still has the file.
+	for st.reading { // The goroutine that writes still uses the file.
 		st.wait(nil)
 	}
 	sent := !st.pending
@@ -190,8 +190,8 @@ func (st *h2stream) send(last bool) error {
 	return errGone
 }
 
-// stall watches that a client takes something of a stream: the connection may well go on, which
-// other streams keep busy, but whose client gives this one no window.
+// stall measures whether a client takes enough of one stream: a connection can be busy with other
+// streams while its client gives this one no window.
 type stall struct {
 	began bool
 	taken int64
@@ -227,7 +227,7 @@ func (st *h2stream) wait(s *stall) bool {
 	if !late {
 		return false
 	}
-	held := !st.queued || h.window <= 0 // by the client, rather than by others whose turn it is
+	held := !st.queued || h.window <= 0 // by the client, and not by streams whose turn it is
 	if held && st.pending && st.taken-s.taken < leastTaken {
 		return true
 	}
@@ -313,7 +313,7 @@ func (h *h2conn) round() {
 	h.writing = false
 	if err != nil && !h.over {
 		h.fail()
-		h.c.hangUp() // so that who reads finds out
+		h.c.hangUp() // so that the goroutine that reads ends
 	}
 	for _, st := range h.sent {
 		st.pending = h.over
@@ -332,7 +332,7 @@ func (h *h2conn) flush() {
 	h.passOn()
 }
 
-// passOn makes another goroutine write what is left, if there is something.
+// passOn makes another goroutine write what is left, if anything is.
 func (h *h2conn) passOn() {
 	if h.writing || h.over || !h.sendable() {
 		return

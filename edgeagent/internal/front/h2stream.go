@@ -19,12 +19,12 @@ type h2stream struct {
 	length  int64  // of the request's content as announced, -1 if it is not
 	content bool   // The request did not end with its head.
 	slowed  bool   // see slow
-	text    []byte // what the strings of x lie in then
+	text    []byte // memory of the strings of x, when slowed
 
 	// What follows is guarded by the connection's mu when slowed.
 	ended   bool // The client has sent all.
 	got     int64
-	flow    int  // what of the stream's window of the client was used
+	flow    int  // used bytes of the window that the stream gives the client
 	gone    bool // The stream was reset, or the connection is over.
 	began   bool // It is being answered.
 	replied bool // All of the reply was sent, or is in out.
@@ -33,7 +33,7 @@ type h2stream struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	// The body, as far as it is at hand.
+	// The part of the body that is ready.
 	window  int64
 	mem     []byte
 	file    *os.File
@@ -42,12 +42,12 @@ type h2stream struct {
 	last    bool  // Nothing follows it.
 	pending bool  // Not all of it was sent.
 	queued  bool  // in ready
-	reading bool  // from the file, by whoever writes
+	reading bool  // a goroutine that writes reads the file
 	broken  bool  // The file could not be read.
-	taken   int64 // what was sent
+	taken   int64 // bytes sent
 }
 
-// newStream returns one for the next request.
+// newStream returns a stream for the next request.
 func (h *h2conn) newStream(id uint32) *h2stream {
 	st := streams.Get().(*h2stream)
 	st.h, st.id, st.length = h, id, -1
@@ -61,7 +61,7 @@ func (h *h2conn) newStream(id uint32) *h2stream {
 var streams = sync.Pool{New: func() any { return new(h2stream) }}
 
 // keep makes the memory of a stream, and that of the strings of its request, available to another
-// one.
+// stream.
 func (h *h2conn) keep(st *h2stream) {
 	fields := st.x.Fields
 	fields.Reset()
@@ -81,7 +81,7 @@ func (h *h2conn) takeText() []byte {
 	return text[:0]
 }
 
-// maxText is what is kept for the strings of a request.
+// maxText is how much memory is kept for the strings of a request.
 const maxText = 4 << 10
 
 // poisonText overwrites strings that no code may have kept.
@@ -155,7 +155,7 @@ func (st *h2stream) finish() {
 	h.flush()
 	if h.running == 0 {
 		h.room.Broadcast()
-		if h.armed == armedNot { // Whoever reads is waiting, or arms it then.
+		if h.armed == armedNot { // The goroutine that reads is waiting, or will arm it.
 			h.arm(h.rest())
 		}
 	}
@@ -252,9 +252,9 @@ func (st *h2stream) reply(r *Reply) (sent int64, err error) {
 		length = int64(len(r.Mem))
 	}
 	if st.content && !st.x.Fields.Has(field.Expect) {
-		// Some clients take in the reply after the content alone, and what is wrong with the rest
-		// is an error of the request (RFC 9113 8.1.1). None is asked to send more than the first
-		// window.
+		// Some clients read the reply only after they have sent the content, and an error in the
+		// rest of it is an error of the request (RFC 9113 8.1.1). No client has to send more than
+		// the first window.
 		st.awaitContent(lingerTime, firstWindow/2)
 	}
 	none := r.Mem == nil && r.File == nil && r.Stream == nil
@@ -350,9 +350,9 @@ func (st *h2stream) inline(r *Reply, length int64) (sent bool, err error) {
 	return true, nil
 }
 
-// copy sends what a reader gives, from st.taken on. What has come leaves at once, but the last of
-// it when the reader has ended: it may end with an error, which the client has to see. mu is held,
-// and not while something is read.
+// copy sends what it reads, from st.taken on. It sends what has come at once, but keeps the last of
+// it until the reader has ended: it may end with an error, which the client has to see. mu is held,
+// but not during a read.
 func (st *h2stream) copy(from io.Reader, length int64) error {
 	h := st.h
 	h.mu.Unlock()

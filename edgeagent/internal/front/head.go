@@ -11,8 +11,7 @@ import (
 
 // Limits of the head of a request. Beyond them it is answered with 431.
 const (
-	// maxHead is how many bytes the request line and the fields may have. What is before the first
-	// of them counts too.
+	// maxHead bounds the bytes of the request line and the fields, with what comes before them.
 	maxHead = 36 << 10
 	// maxFields is how many field lines there may be.
 	maxFields = 256
@@ -21,7 +20,7 @@ const (
 	maxBlank = 4
 )
 
-// refusal is why something is no request that could be answered.
+// refusal says why something is no request that could be answered.
 type refusal struct {
 	status int
 	reason string // for people; empty where the status says it
@@ -48,16 +47,16 @@ var (
 	badVersion    = &refusal{505, "unsupported protocol version"}
 )
 
-// head reads the head of a request of HTTP/1 line by line as it comes (RFC 9112). It is strict: a
-// head that two parties might read differently is none. So each line ends with CR LF, no field goes
-// on in a second line, framing is said once, and nothing but what a grammar names is skipped.
+// head reads the head of a request of HTTP/1 line by line as it comes (RFC 9112). It refuses a head
+// that two parties might read differently: each line ends with CR LF, no field continues on a
+// second line, framing is given once, and nothing is skipped that the grammar does not name.
 type head struct {
 	Method, Target, Authority string
 	Version                   Version
 	Fields                    *field.Lines
 
-	at      int // where the next line begins
-	scanned int // up to where there is no end of that line
+	at      int // the offset of the next line
+	scanned int // no line end was found before this offset
 	begun   bool
 
 	hosts, lengths, codings int
@@ -81,8 +80,8 @@ func (h *head) keep() bool {
 	return !h.end && !h.content() && (h.Version >= HTTP11 || h.persist)
 }
 
-// read reads on in what has come of a head. It reports whether that is the whole of it, which ends
-// at h.at then. The strings of h lie in b.
+// read continues to read a head in b, which has what has come so far. It reports whether the head
+// is whole; it ends at h.at then. The strings of h lie in b.
 func (h *head) read(b []byte) (whole bool, refused *refusal) {
 	for {
 		end := bytes.IndexByte(b[h.scanned:], '\n')
@@ -114,7 +113,7 @@ func (h *head) read(b []byte) (whole bool, refused *refusal) {
 	}
 }
 
-// text is b as a string that lies in the same memory.
+// text returns b as a string in the same memory.
 func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // requestLine reads `method SP target SP HTTP/1.1` (RFC 9112 3).
@@ -224,7 +223,7 @@ func (h *head) connection(value string) {
 	}
 }
 
-// judge looks at a whole head.
+// judge checks the fields of a whole head together.
 func (h *head) judge() *refusal {
 	switch {
 	case h.hosts == 0 && h.Version >= HTTP11:

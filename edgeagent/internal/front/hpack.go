@@ -11,15 +11,15 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// errCompression is a header block that cannot be decoded. What follows on the connection cannot be
-// either (RFC 9113 4.3).
+// errCompression says that a header block cannot be decoded. Later blocks of the connection cannot
+// be either (RFC 9113 4.3).
 var errCompression = errors.New("header block cannot be decoded")
 
 const (
 	// tableBytes is SETTINGS_HEADER_TABLE_SIZE, whose initial value stays (RFC 9113 6.5.2).
 	tableBytes = 4 << 10
-	// entryBytes is what an entry of a table, and a field of a list, counts for beside its name and
-	// value (RFC 7541 4.1, RFC 9113 6.5.2).
+	// entryBytes is added to the length of name and value for the size of a table's entry and of a
+	// list's field (RFC 7541 4.1, RFC 9113 6.5.2).
 	entryBytes = 32
 )
 
@@ -28,7 +28,7 @@ type kind uint8
 
 const (
 	kindField kind = iota
-	kindBad        // what no field may have: a name with other characters, a value with others
+	kindBad        // a name or value with characters that it may not have
 	kindMethod
 	kindScheme
 	kindAuthority
@@ -49,7 +49,7 @@ type headerField struct {
 
 func (f *headerField) size() int { return len(f.name) + len(f.value) + entryBytes }
 
-// classify says what a name means, and whether it is one of lower-case letters (RFC 9113 8.2.1).
+// classify returns what a name means; kindBad if it is not in lower case (RFC 9113 8.2.1).
 func classify(name string) (kind, field.ID) {
 	switch name {
 	case ":method":
@@ -131,7 +131,7 @@ func (t *headerTable) add(f headerField) {
 	size := f.size()
 	t.shrink(t.max - size)
 	if size > t.max {
-		return // which empties the table (RFC 7541 4.4)
+		return // an entry that is too large empties the table (RFC 7541 4.4)
 	}
 	if t.n == len(t.ring) {
 		grown := make([]headerField, max(8, 2*t.n))
@@ -258,7 +258,7 @@ func (d *decoder) literal(bits uint) (f headerField, err error) {
 			return f, err
 		}
 		f.name, f.id, f.kind = entry.name, entry.id, entry.kind
-		if f.kind == kindBad { // It may have been for the value.
+		if f.kind == kindBad { // The value may have been the reason.
 			f.kind, f.id = classify(f.name)
 		}
 	} else {

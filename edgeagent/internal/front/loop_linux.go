@@ -17,9 +17,9 @@ import (
 )
 
 // loop serves connections over plain TCP while they wait for requests: its goroutine reads what has
-// come on one, has it answered, and goes on with the next. That costs less than a goroutine for
-// each connection, because no socket is read in vain, and no goroutine is put to sleep and woken
-// for each request.
+// come on one, has it answered, and continues with the next. That costs less than a goroutine for
+// each connection: no read finds nothing, and no goroutine is put to sleep and woken for each
+// request.
 //
 // A loop waits for requests and for nothing else. Before a reply may have to wait, its goroutine
 // leaves the loop to another one and stays with the connection, see [conn.detach].
@@ -30,7 +30,7 @@ type loop struct {
 	raw    syscall.RawConn
 	kick   int // an eventfd in epoll
 
-	// What follows is of the goroutine that runs it.
+	// Used by the goroutine that runs the loop.
 	events  [loopEvents]unix.EpollEvent
 	at, n   int // the next of the events, and how many there are
 	served  int // how many events it got since it last slept
@@ -44,8 +44,8 @@ type loop struct {
 const (
 	// loopEvents is how many connections epoll names at once.
 	loopEvents = 64
-	// loopEventsAtMost is how many it takes in a row before it lets the scheduler look whether
-	// anybody else is ready: some 2 ms of hits.
+	// loopEventsAtMost is how many events the loop takes in a row before it lets the scheduler run
+	// other goroutines: some 2 ms of hits.
 	loopEventsAtMost = 256
 )
 
@@ -82,7 +82,7 @@ func newLoop(s *Server) (_ *loop, err error) {
 	if err := l.watch(l.kick, unix.EPOLLIN); err != nil {
 		return nil, err
 	}
-	// Only a descriptor that does not block is given to the poller.
+	// The poller takes only descriptors that do not block.
 	if err := unix.SetNonblock(l.epoll, true); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -97,7 +97,7 @@ func closeLoops(all []*loop) {
 	}
 }
 
-// close ends the loop, which has no connections any more.
+// close ends the loop. It must have no connections any more.
 func (l *loop) close() {
 	switch {
 	case l.file != nil:
@@ -110,7 +110,7 @@ func (l *loop) close() {
 	}
 }
 
-// watch has epoll report what happens to a descriptor: once for each time that something comes.
+// watch registers a descriptor with epoll, which then reports each time that something comes.
 func (l *loop) watch(fd int, events uint32) error {
 	event := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: int32(fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event))
@@ -170,7 +170,7 @@ func (l *loop) run() {
 	}
 }
 
-// poll is what [syscall.RawConn] calls until there are events.
+// poll is called by [syscall.RawConn] until there are events.
 func (l *loop) poll(fd uintptr) bool {
 	if l.served >= loopEventsAtMost {
 		// The scheduler looks for other goroutines that are ready when this one sleeps. The event
@@ -196,8 +196,8 @@ func (l *loop) poll(fd uintptr) bool {
 	}
 }
 
-// serve answers what has come on a connection. ended says that nothing comes behind that. It
-// reports whether the goroutine still runs the loop.
+// serve answers what has come on a connection. ended says that nothing follows it. It reports
+// whether the goroutine still runs the loop.
 func (l *loop) serve(c *conn, ended bool) (runs bool) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -244,8 +244,8 @@ func (l *loop) serve(c *conn, ended bool) (runs bool) {
 	}
 }
 
-// detach takes the connection off its loop. This goroutine stays with it and may wait from here on.
-// Another goroutine runs the loop.
+// detach takes the connection off its loop, and lets another goroutine run the loop. This goroutine
+// stays with the connection and may wait from now on.
 func (c *conn) detach() {
 	if c.fd < 0 {
 		return
@@ -280,11 +280,10 @@ func (c *conn) attach() bool {
 	return !killed && c.armIdle(idleTime) && c.until.Load() >= 0 && c.loop.add(c, fd) == nil
 }
 
-// shut calls shutdown(2) for a connection that its loop has, which makes an event for the loop.
-// Callers hold c.mu.
+// shut calls shutdown(2) for a connection of the loop, which causes an event. Callers hold c.mu.
 func (c *conn) shut(how int) { unix.Shutdown(c.fd, how) }
 
-// closeNow closes a connection that its loop has. Callers hold c.mu.
+// closeNow closes a connection of the loop. Callers hold c.mu.
 func (c *conn) closeNow() {
 	c.loop.forget(c.fd)
 	unix.Close(c.fd)
@@ -297,12 +296,12 @@ type socket struct{ *os.File }
 func (socket) LocalAddr() net.Addr  { return nil }
 func (socket) RemoteAddr() net.Addr { return nil }
 
-// CloseWrite shows the client that nothing more comes.
+// CloseWrite sends the end of the stream to the client.
 func (s socket) CloseWrite() error {
 	return s.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
 }
 
-// SetLinger is [net.TCPConn.SetLinger].
+// SetLinger does what [net.TCPConn.SetLinger] does.
 func (s socket) SetLinger(seconds int) error {
 	return s.control(func(fd int) error {
 		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER,
@@ -325,11 +324,11 @@ func (s socket) control(do func(fd int) error) error {
 // acceptor accepts connections for loops.
 type acceptor struct {
 	net.Listener
-	file   *os.File // its descriptor, which package net would not let us wait for
+	file   *os.File // its descriptor; package net offers no wait for it
 	raw    syscall.RawConn
 	accept func(fd uintptr) bool
 
-	// What the last call found.
+	// The results of the last call.
 	fd     int
 	remote netip.AddrPort
 	err    error
@@ -346,7 +345,8 @@ func newAcceptor(l *net.TCPListener) *acceptor {
 		file.Close()
 		return nil
 	}
-	// Connections take these from their listener. They are those that package net gives its own.
+	// Connections inherit these from their listener. Package net sets the same ones on its
+	// connections.
 	raw.Control(func(fd uintptr) {
 		for _, o := range []struct{ level, name, value int }{
 			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},

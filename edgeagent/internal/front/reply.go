@@ -10,8 +10,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
-// smallFile is up to which length a file is copied rather than sent by the kernel: its head and it
-// leave in one packet.
+// smallFile is the length up to which a file is copied and not sent by the kernel, so that it and
+// its head are sent in one packet.
 const smallFile = 16 << 10
 
 var (
@@ -29,7 +29,7 @@ func (h *h1) reply(r *Reply) (int64, error) {
 	if r.Mem != nil {
 		length = int64(len(r.Mem))
 	}
-	may := r.Status != 204 && r.Status != 304 // have a body
+	may := r.Status != 204 && r.Status != 304 // a body may follow
 	sends := may && h.x.Method != "HEAD"
 	chunked := sends && length < 0 && h.x.Version >= HTTP11
 	untilClose := sends && length < 0 && !chunked
@@ -112,7 +112,7 @@ func (h *h1) sendFile(r *Reply, length int64) (sent int64, err error) {
 	buffer := copyBuffers.Get().(*[copyBytes]byte)
 	defer copyBuffers.Put(buffer)
 	for sent < length {
-		// With the head, the pieces are whole records.
+		// Together with the head, pieces fill whole records.
 		piece := buffer[:min(length-sent, int64(max(len(buffer)-len(h.out), recordBytes)))]
 		if c.readFile(r.File, piece, r.Offset+sent) != nil {
 			if r.Unsent == nil {
@@ -150,8 +150,7 @@ const (
 	lastChunk = "0\r\n\r\n"
 )
 
-// sendStream sends the head if that was not sent yet, and a body as it comes. What has come leaves
-// at once.
+// sendStream sends the head if that was not sent yet, and a body as it comes, without delay.
 func (h *h1) sendStream(from io.Reader, length int64, chunked bool) (sent int64, err error) {
 	h.slow()
 	buffer := copyBuffers.Get().(*[copyBytes]byte)
@@ -216,7 +215,7 @@ func (h *h1) interim(status int, fields []byte) error {
 	return err
 }
 
-// refuse answers what is no request, and ends the connection.
+// refuse answers what is no valid request, and ends the connection.
 func (h *h1) refuse(why *refusal) {
 	text := why.text()
 	b := appendStatusLine(h.out[:0], HTTP11, why.status)
@@ -228,8 +227,8 @@ func (h *h1) refuse(why *refusal) {
 	}
 }
 
-// appendStatusLine appends a status line. Clients of HTTP/1.0 get one of theirs, which more of them
-// know.
+// appendStatusLine appends a status line. Clients of HTTP/1.0 get HTTP/1.0, because more of them
+// understand that.
 func appendStatusLine(b []byte, v Version, status int) []byte {
 	if v < HTTP11 {
 		b = append(b, "HTTP/1.0 "...)
@@ -241,9 +240,9 @@ func appendStatusLine(b []byte, v Version, status int) []byte {
 	return append(append(b, reason(status)...), "\r\n"...)
 }
 
-// appendFields appends the field lines of a list, but for those that are about the connection and
-// the framing, which are not their author's. It reports whether Date is among them. No value ends
-// its line early.
+// appendFields appends the field lines of a list, without those about the connection and the
+// framing, which this package sets. It reports whether Date is among them. No value can end its
+// line early.
 func appendFields(b []byte, list []byte) (_ []byte, dated bool) {
 	begin, lines := len(b), 0
 	for name, value := range field.Fields(list) {

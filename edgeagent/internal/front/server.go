@@ -19,31 +19,31 @@ import (
 type Config struct {
 	// Handler answers requests. Required.
 	Handler Handler
-	// MaxConnections and MaxConnectionsPerClient bound the connections of each listener; those of
-	// addresses in Exempt count for the first alone.
+	// MaxConnections and MaxConnectionsPerClient bound the connections of each listener. Those of
+	// addresses in Exempt count for the first only.
 	MaxConnections, MaxConnectionsPerClient int
 	Exempt                                  []netip.Prefix
 	// WriteStall ends a reply of which its client took less than 16 KiB for this long. Default 30
 	// s.
 	WriteStall time.Duration
-	// Refused is called for each connection that is one too many. reason is connections or
+	// Refused is called for each connection beyond a bound. reason is connections or
 	// connections_per_client.
 	Refused func(reason string)
 	// AcceptFailed is called when accept(2) fails for a listener.
 	AcceptFailed func(listener net.Addr, err error)
-	// Panicked is called after a fault of this package, which has ended one connection.
+	// Panicked is called after a panic in this package, which has ended one connection.
 	Panicked func(fault any, stack []byte)
 }
 
-// The times that clients have. They are checked once in each [sweepTime].
+// The time limits of clients. They are checked once in each [sweepTime].
 const (
 	// headTime is how long a client may take for a TLS handshake, and for the head of a request.
 	headTime = 5 * time.Second
-	// idleTime is how long a connection is kept on which nothing is asked.
+	// idleTime is how long a connection without a request is kept.
 	idleTime = 75 * time.Second
-	// lingerTime is for how long the server still reads and drops what a client sends after the
-	// last reply. If the connection were closed at once, it might read that it was reset, and not
-	// the reply (RFC 9112 9.6).
+	// lingerTime is how long the server still reads and drops what a client sends after the last
+	// reply. If the connection were closed at once, the client might see a reset instead of the
+	// reply (RFC 9112 9.6).
 	lingerTime = time.Second
 
 	defaultWriteStall = 30 * time.Second
@@ -68,10 +68,10 @@ type Server struct {
 	endSweep context.CancelFunc
 }
 
-// shards are the parts in which connections are looked through, one in each tick.
+// shards is the number of parts of the connections. Each tick checks one part.
 const shards = 8
 
-// sweepTime is in which time every connection is looked at once.
+// sweepTime is the time in which every connection is checked once.
 const (
 	sweepTime = time.Second
 	tickTime  = sweepTime / shards
@@ -190,14 +190,14 @@ func (s *Server) Serve(l net.Listener, secure *tls.Config) error {
 	}
 }
 
-// How long nothing is accepted after that has failed, for example because no descriptor is left. It
-// doubles.
+// How long nothing is accepted after accept(2) has failed, for example because no descriptor is
+// left. It doubles.
 const (
 	minAcceptWait = 5 * time.Millisecond
 	maxAcceptWait = time.Second
 )
 
-// pause waits for a time. It reports whether the server still serves.
+// pause waits, and reports whether the server still serves.
 func (s *Server) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -209,8 +209,8 @@ func (s *Server) pause(d time.Duration) bool {
 	}
 }
 
-// overloaded answers a connection that is one too many. It is written before anything was read, so
-// it costs nothing.
+// overloaded is sent on a connection beyond a bound, before anything is read, so that it costs
+// nothing.
 const overloaded = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 func (s *Server) accept(socket net.Conn, places *listen.Places, secure *tls.Config) {
@@ -251,7 +251,7 @@ func (s *Server) acceptor(l net.Listener) *acceptor {
 	if s.loops == nil && !s.stopping.Load() {
 		loops, err := newLoops(s)
 		if err != nil {
-			return nil // Connections have a goroutine each, then.
+			return nil // Its connections have a goroutine each.
 		}
 		s.loops = loops
 	}
@@ -278,8 +278,8 @@ func (s *Server) untrack(l net.Listener) {
 	s.serving.Done()
 }
 
-// Shutdown accepts no more connections, ends those on which nothing is asked, lets requests finish,
-// and returns when all connections have ended. When ctx ends before that, it returns its error.
+// Shutdown accepts no more connections, ends the idle ones, lets requests finish, and returns when
+// all connections have ended. If ctx ends before that, it returns its error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.closeListeners()
 	for i := range s.live {
@@ -314,7 +314,7 @@ func (s *Server) closeListeners() {
 	}
 }
 
-// Close ends all connections at once, whatever is under way on them.
+// Close ends all connections at once, also those with requests.
 func (s *Server) Close() {
 	s.closeListeners()
 	s.endSweep()
@@ -323,7 +323,7 @@ func (s *Server) Close() {
 	}
 }
 
-// date is one second as Date fields have it (RFC 9110 5.6.7).
+// date is the text of one second for Date fields (RFC 9110 5.6.7).
 type date struct {
 	second int64
 	text   [len("Sun, 06 Nov 1994 08:49:37 GMT")]byte

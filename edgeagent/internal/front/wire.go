@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// leastTaken is what a client has to take of a reply in each time of [Config.WriteStall]: some
-	// 500 bytes a second.
+	// leastTaken is how many bytes of a reply a client has to take in each [Config.WriteStall]:
+	// some 500 a second.
 	leastTaken = 16 << 10
 	// sendPiece is how much of a file the kernel is asked to send at once.
 	sendPiece = 1 << 20
@@ -40,10 +40,10 @@ type wire struct {
 	waiting bool // for room
 	failed  error
 
-	// now is the socket that TLS reads from without waiting, -1 if it may wait. See [conn.readNow].
+	// now is the socket that TLS reads without waiting, -1 if it may wait. See [conn.readNow].
 	now int
 
-	// What TLS writes. A goroutine that reads makes TLS write too, for example an alert.
+	// For writes of TLS. A goroutine that reads makes TLS write too, for example an alert.
 	tls     sync.Mutex
 	holding bool
 	held    []byte // of heldBuffers
@@ -56,7 +56,7 @@ func newWire(conn net.Conn, stall time.Duration) *wire {
 	return w
 }
 
-// use has the wire write to a connection, and to none with nil.
+// use makes the wire write to a connection, or to none if it is nil.
 func (w *wire) use(conn net.Conn) {
 	w.Conn, w.raw = conn, nil
 	if socket, ok := conn.(syscall.Conn); ok {
@@ -93,7 +93,8 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 }
 
-// errNotYet is that nothing has come. TLS goes on after a [net.Error] of this kind where it was.
+// errNotYet says that nothing has come. After a [net.Error] of this kind TLS continues where it
+// was.
 var errNotYet net.Error = notYet{}
 
 type notYet struct{}
@@ -122,7 +123,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hold keeps what TLS writes until [wire.release], as far as there is room for it.
+// hold keeps what TLS writes until [wire.release], as far as there is room.
 func (w *wire) hold() {
 	w.tls.Lock()
 	defer w.tls.Unlock()
@@ -179,7 +180,7 @@ func (w *wire) writeFile(head []byte, f *os.File, offset, length int64) (int64, 
 		if err != nil {
 			return n, err
 		}
-		return n, errFile // copied, then
+		return n, errFile // the caller then copies it
 	}
 	w.parts, w.more = [2][]byte{head}, true
 	w.file, w.offset, w.left = int(f.Fd()), offset, length
@@ -188,11 +189,10 @@ func (w *wire) writeFile(head []byte, f *os.File, offset, length int64) (int64, 
 	return n, err
 }
 
-// errFile is that sendfile(2) cannot read a file, or not any further.
+// errFile says that sendfile(2) cannot read a file, or not any further.
 var errFile = errors.New("the file cannot be sent")
 
-// run writes all there is. The socket takes what it has room for at once; only a wait for room has
-// a deadline.
+// run writes all there is. Only a wait for room in the socket has a deadline.
 func (w *wire) run() (int64, error) {
 	w.sent, w.failed, w.full, w.waiting = 0, nil, false, false
 	err := w.raw.Write(w.try)
@@ -214,7 +214,7 @@ func (w *wire) run() (int64, error) {
 	return w.sent, err
 }
 
-// write is what [syscall.RawConn] calls. It reports whether there is nothing to wait for.
+// write is called by [syscall.RawConn]. It reports whether there is nothing to wait for.
 func (w *wire) write(fd uintptr) bool {
 	for {
 		n, err := w.step(int(fd))
@@ -278,7 +278,7 @@ func (w *wire) writeSlowly(p []byte) (sent int64, err error) {
 	}
 }
 
-// CloseWrite shows the client that nothing more comes.
+// CloseWrite sends the end of the stream to the client.
 func (w *wire) CloseWrite() error {
 	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -286,16 +286,16 @@ func (w *wire) CloseWrite() error {
 	return nil
 }
 
-// reset ends the connection so that what was sent does not look whole to a client that reads until
-// the end.
+// reset resets the connection, so that what was sent does not look whole to a client that reads
+// until the end.
 func (w *wire) reset() {
 	if tcp, ok := w.Conn.(interface{ SetLinger(sec int) error }); ok {
-		tcp.SetLinger(0) // An error is that it is closed.
+		tcp.SetLinger(0) // It fails if the connection is closed.
 	}
 	w.Conn.Close()
 }
 
-// recordBytes is what a TLS record holds at most (RFC 8446 5.1).
+// recordBytes is the most that a TLS record holds (RFC 8446 5.1).
 const recordBytes = 16 << 10
 
 // copyBytes is how much of a body that is copied is read at a time: whole records.

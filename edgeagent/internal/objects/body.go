@@ -11,13 +11,13 @@ import (
 	"sync/atomic"
 )
 
-// verifyAtOnce is up to which size Open itself verifies a body that was not verified since boot:
-// some 100 µs a MiB, for which a corrupt object is a miss instead of a broken reply.
+// verifyAtOnce is the size up to which Open verifies a body that was not verified since boot: that
+// takes some 100 µs a MiB, and makes a corrupt object a miss instead of a broken reply.
 const verifyAtOnce = 1 << 20
 
-// inMemory is up to which size a body that is asked for a second time is kept in memory: opening
-// and closing its file costs more than copying it does. Once is not enough, because most files of a
-// large cache are asked for once.
+// inMemory is the size up to which a body that is asked for a second time is kept in memory,
+// because opening and closing its file costs more than copying it. The first request is not enough,
+// because most files of a large cache are asked for once.
 const inMemory = 64 << 10
 
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
@@ -81,7 +81,7 @@ func (e Entry) OpenAfter(beforeDisk func()) (*Body, error) {
 	return b, nil
 }
 
-// openFile opens a body whose file nobody shares yet.
+// openFile opens a body whose file is not shared yet.
 func (e Entry) openFile(sh *shard) (*Body, error) {
 	s, o := e.s, e.o
 	sh.mu.RLock()
@@ -91,7 +91,7 @@ func (e Entry) openFile(sh *shard) (*Body, error) {
 	if i == 0 {
 		return nil, ErrGone
 	}
-	// The pin comes before the open: a file that is deleted after it stays in the account.
+	// The pin comes before the open, so that a file that is deleted after it stays in the account.
 	sh.pins.take(o.seq)
 	b, err := s.openBody(o, verified)
 	if err != nil {
@@ -109,7 +109,7 @@ func (e Entry) openFile(sh *shard) (*Body, error) {
 	return b, nil
 }
 
-// remember keeps the body in memory. One that cannot be read is found out by its reader.
+// remember keeps the body in memory. If it cannot be read, its reader gets the error.
 func (b *Body) remember() {
 	body := make([]byte, b.Size())
 	if readFull(b.file, body, 0) != nil {
@@ -176,16 +176,15 @@ func (b *Body) prepare() error {
 	return nil
 }
 
-// Size is the length of the body in bytes.
+// Size returns the length of the body in bytes.
 func (b *Body) Size() int64 { return b.o.head.Length }
 
-// Bytes is the body if it is in memory, nil otherwise. It must not be changed.
+// Bytes returns the body if it is in memory, nil otherwise. It must not be changed.
 func (b *Body) Bytes() []byte { return b.mem }
 
-// File returns the descriptor of the body, for sendfile: the body is the file's first Size bytes,
-// what follows is not part of it, so limit what you send. It is shared, so its position means
-// nothing and must not be used. It is nil while the body is not verified, and if it is in memory:
-// then read.
+// File returns the file of the body, for sendfile. The body is its first Size bytes; what follows
+// is not part of it. The file is shared, so its position must not be used. It is nil while the body
+// is not verified, and if the body is in memory: then read it.
 func (b *Body) File() *os.File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -244,7 +243,7 @@ func (b *Body) readAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// fetch has chunk c in buf, verified. Callers hold mu.
+// fetch reads chunk c into buf and verifies it. Callers hold mu.
 func (b *Body) fetch(c int64) error {
 	if b.have == c {
 		return nil
@@ -270,8 +269,8 @@ func (b *Body) fetch(c int64) error {
 	return nil
 }
 
-// noteVerified records a body whose every chunk matched. The table stays while a reader may be at
-// its last chunk.
+// noteVerified records that every chunk of the body matched. The table stays, because a reader may
+// be at its last chunk.
 func (b *Body) noteVerified() {
 	if b.table == nil || b.verified*chunkBytes < b.Size() {
 		return
@@ -293,7 +292,7 @@ func (b *Body) recycle() {
 	}
 }
 
-// Close ends the use of the descriptor.
+// Close ends the use of the file.
 func (b *Body) Close() error {
 	b.mu.Lock()
 	if b.closed {

@@ -12,8 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/filelock"
 )
 
-// DiskState says whether replies can be stored. Stored ones are read in every state but the last,
-// as far as the disk lets.
+// DiskState says whether replies can be stored. In every state but the last, stored ones are read
+// as far as the disk allows.
 type DiskState int32
 
 const (
@@ -44,7 +44,7 @@ const (
 	trashPrefix = "trash-"
 )
 
-// disk is the state of the disk at this moment.
+// disk returns the current state of the disk.
 func (s *Store) disk() DiskState {
 	if s.hung.Load() {
 		return DiskHung
@@ -57,10 +57,11 @@ func (s *Store) path(i id) string { return s.folder(i.key.folder()) + "/" + i.na
 // folder is the path of a folder of the fan-out.
 func (s *Store) folder(n int) string { return s.cfg.Dir + "/" + folderPath(n) }
 
-// note counts a disk error and, unless it is one file's own, stops storing until a probe succeeds.
+// note counts a disk error. Unless the error is about one file, it also stops storing until a probe
+// succeeds.
 func (s *Store) note(op string, err error) {
 	if errors.Is(err, errHung) {
-		return // which the disk itself has not said
+		return // it is not an error of the disk
 	}
 	s.metrics.errors.WithLabelValues(op).Inc()
 	now := s.cfg.Now().UnixNano()
@@ -68,15 +69,15 @@ func (s *Store) note(op string, err error) {
 		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
 	if op == "read" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)) {
-		return // of one file; a folder that is gone or a disk that fails shows at the next write
+		return // it is about one file; a folder that is gone or a disk that fails shows at the next write
 	}
 	if state := classify(err); state != DiskOK {
 		s.setState(state, err)
 	}
 }
 
-// classify says what an error means for the whole disk. Corruption, a missing file and a process
-// without descriptors are no reason to stop storing.
+// classify returns what an error means for the whole disk. Corruption, a missing file and a process
+// without descriptors are no reasons to stop storing.
 func classify(err error) DiskState {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -99,8 +100,8 @@ func (s *Store) setState(state DiskState, err error) {
 		"state", state.String(), "err", err)
 }
 
-// lookForFolder finds out that the cache folder is no longer the one that this process has locked:
-// nothing fails where another cache has taken its place.
+// lookForFolder checks that the cache folder is still the one that this process has locked. No
+// operation fails if another cache has taken its place.
 func (s *Store) lookForFolder() {
 	s.layoutMu.Lock()
 	defer s.layoutMu.Unlock()
@@ -117,9 +118,9 @@ func (s *Store) lookForFolder() {
 	}
 }
 
-// probe finds out whether a disk that failed works again. A full one first gets some of our own
-// bytes back: others may have taken the space, and a cache that can only keep its oldest objects is
-// worth little.
+// probe checks whether a disk that failed works again. If the disk is full, it deletes some objects
+// first: others may have taken the space, and a cache that can only keep its oldest objects is of
+// little use.
 func (s *Store) probe() {
 	state := DiskState(s.state.Load())
 	if state == DiskOK {
@@ -157,8 +158,8 @@ func (s *Store) tryWrite() error {
 	return os.Remove(renamed)
 }
 
-// layout makes the folder usable: owned by this process, of our version, with the folders we need.
-// It is called at Open and again by probes, because a broken disk may come back empty.
+// layout prepares the folder: locked by this process, of this version, with the folders in it. It
+// is called by Open, and again by probes, because a broken disk may come back empty.
 func (s *Store) layout() error {
 	s.layoutMu.Lock()
 	defer s.layoutMu.Unlock()
@@ -202,8 +203,8 @@ func (s *Store) layout() error {
 	return nil
 }
 
-// checkVersion discards a cache of another version. A folder that has no version but files of
-// others is refused: it is more likely a mistyped path than a cache.
+// checkVersion discards a cache of another version. It refuses a folder that has other files and no
+// version, because that is more likely a mistyped path than a cache.
 func (s *Store) checkVersion() error {
 	name := filepath.Join(s.cfg.Dir, versionFile)
 	text, err := os.ReadFile(name)
@@ -238,7 +239,8 @@ func ours(name string) bool {
 	return strings.HasPrefix(name, trashPrefix)
 }
 
-// reset forgets every object: their folder is another one, which is still to be read.
+// reset removes every object from the index, because the folder is another one, which is still to
+// be read.
 func (s *Store) reset() {
 	s.scanMu.Lock()
 	defer s.scanMu.Unlock()

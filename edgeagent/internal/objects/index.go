@@ -14,8 +14,8 @@ const (
 	maxVariants = 32
 )
 
-// slot is one object in the index. It holds no pointer, so that the garbage collector's cost does
-// not follow the number of objects; with its part of the map it is about 100 bytes.
+// slot is one object in the index. It holds no pointer, so that the cost of a garbage collection
+// does not grow with the number of objects. With its part of the map it takes about 100 bytes.
 type slot struct {
 	id
 	next, newer, older uint32 // slot numbers; next is the key's next variant, or the next free slot
@@ -43,7 +43,7 @@ type shard struct {
 	loaded [foldersPerShard]bool // the folder's files are in the index
 
 	heads map[uint64]*object // decoded heads by seq, some with bodies, at most the memory's share
-	held  int64              // by them, in bytes
+	held  int64              // bytes of heads
 
 	loadMu  sync.Mutex // one folder is read at a time
 	freshMu sync.Mutex // one sidecar is written at a time
@@ -58,7 +58,7 @@ func newShard(idle int) *shard {
 	}
 }
 
-// find returns the number of the slot of seq, 0 if it is gone. Callers hold mu.
+// find returns the number of the slot of seq, 0 if there is none. Callers hold mu.
 func (sh *shard) find(k Key, seq uint64) uint32 {
 	for i := sh.byKey[k]; i != 0; i = sh.slots[i].next {
 		if sh.slots[i].seq == seq {
@@ -68,7 +68,7 @@ func (sh *shard) find(k Key, seq uint64) uint32 {
 	return 0
 }
 
-// insert puts a new object into the index, in front of the key's variants.
+// insert puts a new object into the index, before the key's other variants.
 func (sh *shard) insert(sl slot) {
 	i := sh.free
 	if i != 0 {
@@ -89,7 +89,7 @@ func (sh *shard) insert(sl slot) {
 	sh.count++
 }
 
-// unlink takes slot i out of the index and returns what it was.
+// unlink removes slot i from the index and returns its content.
 func (sh *shard) unlink(i uint32) slot {
 	sl := sh.slots[i]
 	if first := sh.byKey[sl.key]; first != i {
@@ -121,13 +121,13 @@ func (sh *shard) unlink(i uint32) slot {
 	if o := sh.heads[sl.seq]; o != nil {
 		delete(sh.heads, sl.seq)
 		sh.held -= o.held()
-		o.body.Store(nil) // who looked it up before does not find it any more
+		o.body.Store(nil) // those who looked it up before no longer find the body
 	}
 	return sl
 }
 
-// victim moves the hand to the next object that was not hit since the hand's last pass and that
-// nobody holds open: deleting an open file gives no space back. It is 0 when there is none.
+// victim moves the hand to the next object that was not hit since the hand's last pass and that is
+// not open, because deleting an open file frees no space. It returns 0 if there is none.
 func (sh *shard) victim() uint32 {
 	sh.pins.mu.Lock()
 	defer sh.pins.mu.Unlock()
@@ -177,9 +177,9 @@ func (sh *shard) keepBody(o *object, body []byte, share int64) {
 	sh.fit(share)
 }
 
-// fit drops what is in memory, not lately used ones first, while the share is exceeded. Of an
-// object that has a body there, the body goes first: the next hit reads it in one piece, a head in
-// two.
+// fit drops what is in memory, beginning with what was not used lately, while it exceeds share. It
+// drops the body of an object before its head, because the next hit reads a body in one piece and a
+// head in two.
 func (sh *shard) fit(share int64) {
 	tries := 0
 	for seq, h := range sh.heads {

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// pins know which files are open. A deleted file keeps its blocks in the account until its last
-// descriptor is closed, which is when the disk has them back. The descriptors of verified bodies
-// are shared by all who read them, and some that nobody reads at the moment stay open, because
-// opening and closing a file costs more than sending what is in it.
+// pins records which files are open. A deleted file keeps its blocks in the account until its last
+// descriptor is closed, because only then the disk has them back. The descriptors of verified
+// bodies are shared by their readers, and some stay open without readers, because opening and
+// closing a file costs more than sending what is in it.
 type pins struct {
 	mu    sync.Mutex
 	bySeq map[uint64]*pin
@@ -58,8 +58,8 @@ func (p *pins) borrow(seq uint64) *os.File {
 	return one.file
 }
 
-// share has others use the file of a holder. It returns the file that all use, which may be another
-// one.
+// share makes the file of a holder the one that all holders use. It returns that file, which may be
+// another one that was shared before.
 func (p *pins) share(seq uint64, file *os.File) *os.File {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,7 +70,7 @@ func (p *pins) share(seq uint64, file *os.File) *os.File {
 	return one.file
 }
 
-// release takes one holder away, and returns the bytes that are free now, and a file to close.
+// release removes one holder, and returns the bytes that are now free, and a file to close.
 func (p *pins) release(seq uint64, closed bool) (freed int64, unused *os.File) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +110,7 @@ func (p *pins) markDeleted(seq uint64, n int64) (freed int64, unused *os.File) {
 	return 0, nil
 }
 
-// dropIdle closes what nobody reads.
+// dropIdle closes the files without readers.
 func (p *pins) dropIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,13 +122,13 @@ func (p *pins) dropIdle() {
 	}
 }
 
-// held reports whether somebody has a file open. Callers hold mu.
+// held reports whether a file is open. Callers hold mu.
 func (p *pins) held(seq uint64) bool {
 	one := p.bySeq[seq]
 	return one != nil && one.holders > 0
 }
 
-// unpin takes a holder of an object's file away.
+// unpin removes a holder of an object's file.
 func (s *Store) unpin(k Key, seq uint64) {
 	freed, unused := s.shards[k.shard()].pins.release(seq, s.closed.Load())
 	if unused != nil {
@@ -141,7 +141,7 @@ func (s *Store) unpin(k Key, seq uint64) {
 func (s *Store) markDeleted(sh *shard, seq uint64, n int64) {
 	freed, unused := sh.pins.markDeleted(seq, n)
 	if unused != nil {
-		unused.Close() // before its space is given away
+		unused.Close() // before its space is used again
 	}
 	s.space.used.Add(-freed)
 }

@@ -14,7 +14,7 @@ type Reader struct {
 	f    *Fill
 	ctx  context.Context
 	off  int64    // written by the reader under f.mu
-	left bool     // others went on without it
+	left bool     // the fill goes on without it
 	late bool     // it has waited for the end to be stored as long as it may
 	body *os.File // for a reader that came after the fill was closed
 }
@@ -45,7 +45,7 @@ func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
 	return r, nil
 }
 
-// reopen opens the file of an object that this process wrote.
+// reopen opens the file of an object that this process has written.
 func (s *Store) reopen(k Key, seq uint64) (*os.File, error) {
 	sh := s.shards[k.shard()]
 	sh.mu.RLock()
@@ -70,14 +70,14 @@ func (s *Store) reopen(k Key, seq uint64) (*os.File, error) {
 	return file, nil
 }
 
-// Read waits for bytes. It returns io.EOF at the end of a whole body only.
+// Read waits for bytes. It returns io.EOF only at the end of a whole body.
 func (r *Reader) Read(p []byte) (int, error) {
 	f := r.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
-		// Of a body that is being stored, all but the end may be read. One that is stored only once
-		// the folders are read has no such end.
+		// While a body is being stored, its last byte may not be read. That does not hold for one
+		// that is stored only once the folders are read.
 		storing := !f.ended && f.unkept == nil && f.head != nil && (f.whole || f.size == f.head.Length) &&
 			!r.late && f.s.scanned.Load()
 		end := f.size
@@ -143,13 +143,13 @@ func (r *Reader) readFile(p []byte) (int, error) {
 		return n, nil
 	}
 	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF // the file was cut under us
+		err = io.ErrUnexpectedEOF // somebody has truncated the file
 	}
 	f.s.note("read", err)
 	return 0, fmt.Errorf("read a fill: %w", err)
 }
 
-// advance moves on, and lets the leader have the memory that no reader needs any more.
+// advance moves the offset, and frees the memory that no reader needs any more.
 func (r *Reader) advance(n int) {
 	r.off += int64(n)
 	r.f.trim()
@@ -166,7 +166,7 @@ func (f *Fill) trim() {
 	}
 }
 
-// leastRead is up to where every reader has read. Callers hold mu.
+// leastRead returns the offset up to which every reader has read. Callers hold mu.
 func (f *Fill) leastRead() int64 {
 	least := f.size
 	for r := range f.readers {

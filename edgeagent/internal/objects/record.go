@@ -88,7 +88,7 @@ func parseTrailer(b []byte, magic string, fileSize int64) (trailer, error) {
 
 func tableBytes(length int64) int64 { return (length + chunkBytes - 1) / chunkBytes * 4 }
 
-// blocks is the disk space, in 4 KiB blocks, that a file of n bytes is charged.
+// blocks returns the number of 4 KiB blocks that a file of n bytes is charged.
 func blocks(n int64) int64 { return (n + blockBytes - 1) / blockBytes }
 
 // object is one stored reply as decoded from disk. It never changes; a new head makes a new object
@@ -99,14 +99,14 @@ type object struct {
 	tableCRC uint32
 	head     Head
 	weight   int64       // bytes of memory without body, about
-	visited  atomic.Bool // after the memory last looked for a victim
+	visited  atomic.Bool // used since memory was last freed
 
-	asked atomic.Bool            // for its body, before
+	asked atomic.Bool            // its body was asked for before
 	body  atomic.Pointer[[]byte] // the whole body; set only while the object is in its shard's heads, under its mu
 }
 
-// id is what a file's name says: enough to account for, order and replace an object without opening
-// it.
+// id is the content of a file's name: enough to account for, order and replace an object without
+// opening it.
 type id struct {
 	key    Key
 	seq    uint64 // unique; later commits have higher ones. Never 0
@@ -142,8 +142,8 @@ func parseName(name string) (id, bool) {
 
 func selectingHash(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// folder is the number of the folder a key lives in: 12 bits, so 4,096 folders, of which the first
-// 4 bits pick the shard. 10,000,000 objects make about 2,400 files a folder.
+// folder returns the number of the folder of a key: 12 bits, so there are 4,096 folders, of which
+// the first 4 bits pick the shard. 10,000,000 objects make about 2,400 files a folder.
 func (k Key) folder() int { return int(k[0])<<4 | int(k[1])>>4 }
 
 func (k Key) shard() int { return int(k[0]) >> 4 }
@@ -238,7 +238,7 @@ func (o *object) setHead(raw []byte, t trailer) error {
 	return nil
 }
 
-// held is how much memory the object takes. Callers hold the shard's mu.
+// held returns how much memory the object takes. Callers hold the shard's mu.
 func (o *object) held() int64 {
 	if body := o.body.Load(); body != nil {
 		return o.weight + int64(len(*body))
@@ -250,8 +250,8 @@ func (o *object) held() int64 {
 // place in a map.
 const objectOverhead = 400
 
-// decodedOverhead is about what the owner of the store makes of a head: some strings, and where
-// they lie in it.
+// decodedOverhead is about what the result of Config.Decode takes: some strings, and where they are
+// in the head.
 const decodedOverhead = 500
 
 func (o *object) replaceHead(b []byte) error {

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// maintainEvery is how often Run looks after the disk: room for new objects, and probes.
+	// maintainEvery is how often Run makes room for new objects and probes the disk.
 	maintainEvery = time.Second
 
-	// sweepBatch objects are read, then the sweep rests: about 6,000 objects a second, a few
-	// percent of one disk. It only gives space back early.
+	// A sweep pauses after sweepBatch objects. It reads about 6,000 a second, which is a few
+	// percent of one disk; it only frees space early.
 	sweepBatch = 64
 	sweepRest  = 10 * time.Millisecond
 
-	// scanBatch folders are read, then the scan rests, because requests have come by then: 100,000
+	// A scan pauses after scanBatch folders, so that requests that have come are served: 100,000
 	// objects take some 0.2 s.
 	scanBatch = 64
 	scanRest  = time.Millisecond
 )
 
-// Run reads the folders, keeps some room free, and tries a disk that failed. It returns when ctx
-// ends, with nil.
+// Run reads the folders, keeps some room free, and probes a disk that failed. It returns nil when
+// ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -79,8 +79,8 @@ func (s *Store) scanLoop(ctx context.Context) {
 	}
 }
 
-// awaitScan waits until every folder is read, and reports whether it is. The wait ends scanWait
-// after Open: a larger cache stores nothing until it is read.
+// awaitScan waits until every folder is read, and reports whether that is so. The wait ends
+// scanWait after Open: a larger cache stores nothing until it is read.
 func (s *Store) awaitScan() bool {
 	if s.scanned.Load() {
 		return true
@@ -94,8 +94,8 @@ func (s *Store) awaitScan() bool {
 	return s.scanned.Load()
 }
 
-// scan reads folders while more says so and they can be read. Folders that do not exist are read at
-// any rate, so an empty cache is.
+// scan reads folders while more returns true and they can be read. It always reads the folders that
+// do not exist, so that an empty cache is read at once.
 func (s *Store) scan(more func() bool) {
 	if !s.scanMu.TryLock() {
 		return // another scan is under way
@@ -147,8 +147,8 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 	return true
 }
 
-// skipMissing marks as loaded the folders of a shard that do not exist, because trying each costs a
-// young cache more than all its objects do. A folder that appears later was loaded before its first
+// skipMissing marks the folders of a shard that do not exist as loaded, because trying each costs a
+// new cache more than all its objects do. A folder that is made later was loaded before its first
 // file was put there.
 func (s *Store) skipMissing(shard int) bool {
 	dir := filepath.Dir(s.folder(shard * foldersPerShard))
@@ -182,8 +182,8 @@ func (s *Store) isLoaded(folder int) bool {
 	return sh.loaded[folder%foldersPerShard]
 }
 
-// load puts one folder's files into the index, once; false if the folder cannot be read. Nothing
-// adds or deletes files in a folder before it is loaded.
+// load puts one folder's files into the index, once; it returns false if the folder cannot be read.
+// Nothing adds or deletes files in a folder before it is loaded.
 func (s *Store) load(folder int) bool {
 	sh, at := s.shards[folder/foldersPerShard], folder%foldersPerShard
 	sh.loadMu.Lock()
@@ -209,8 +209,8 @@ func (s *Store) load(folder int) bool {
 	return true
 }
 
-// readFolder goes by names alone; a file is opened when it is first used. Files with other names
-// are deleted.
+// readFolder reads only the names; a file is opened when it is first used. It deletes files with
+// other names.
 func (s *Store) readFolder(folder int) ([]slot, error) {
 	watched, ok := s.enterUnlessHung()
 	if !ok {
@@ -276,8 +276,8 @@ func removeNonFolder(dir string, err error) bool {
 	return false
 }
 
-// Sweep deletes the objects that are unwanted. It reports whether it has seen them all: not before
-// every folder is read, and not once ctx has ended.
+// Sweep deletes the unwanted objects. It reports whether it has looked at all: not before every
+// folder is read, and not if ctx has ended.
 func (s *Store) Sweep(ctx context.Context) (whole bool) {
 	if !s.scanned.Load() {
 		return false

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// space is the account of disk bytes: used + filling never exceeds limit. Bytes are reserved before
-// they are written and released after their blocks are free, so the disk never holds more than the
-// account says. Folders and names (at most 16 MiB and about 100 bytes an object) are not in it.
+// space accounts for disk bytes: used + filling never exceeds limit. Bytes are reserved before they
+// are written and released after their blocks are free, so the disk never holds more than the
+// account. Folders and names (at most 16 MiB and about 100 bytes an object) are not counted.
 type space struct {
 	limit   int64
 	used    atomic.Int64 // objects, deleted ones that are open, and what fills have reserved
@@ -19,16 +19,16 @@ type space struct {
 	cursor  atomic.Uint32 // shard to evict from next
 }
 
-// largest is the size above which an object is not stored: an eighth of the limit, because one file
-// must not cost many others.
+// largest returns the size above which an object is not stored: an eighth of the limit, because one
+// file must not displace many others.
 func (s *Store) largest() int64 { return s.space.limit / 8 }
 
-// reserve takes n bytes for a fill and evicts for them. Together fills may hold half of the limit,
-// so that what would not fit anyway does not cost the objects that are there.
+// reserve takes n bytes for a fill, and evicts objects for them. All fills together may hold half
+// of the limit, so that bodies that do not fit anyway do not displace what is there.
 func (s *Store) reserve(n int64) bool {
 	sp := &s.space
 	if !s.scanned.Load() {
-		return false // what the disk holds is not known yet
+		return false // it is not known yet what the disk holds
 	}
 	if sp.filling.Add(n) > sp.limit/2 {
 		sp.filling.Add(-n)
@@ -49,11 +49,11 @@ func (s *Store) reserve(n int64) bool {
 	}
 }
 
-// Occupy counts n bytes that lie elsewhere as part of the cache, or takes them off if n is
-// negative. Both together stay within the limit: the next fill, or Run, evicts for them.
+// Occupy counts n bytes that lie outside of the store as part of the cache; a negative n subtracts
+// them. Both together stay within the limit: the next fill, or Run, evicts objects for them.
 func (s *Store) Occupy(n int64) { s.space.used.Add(n) }
 
-// memory is how many bytes of heads and bodies are in memory.
+// memory returns how many bytes of heads and bodies are in memory.
 func (s *Store) memory() (n int64) {
 	for _, sh := range s.shards {
 		sh.mu.RLock()
@@ -63,7 +63,7 @@ func (s *Store) memory() (n int64) {
 	return n
 }
 
-// release gives a fill's reservation back.
+// release releases a fill's reservation.
 func (s *Store) release(n int64) {
 	s.space.filling.Add(-n)
 	s.space.used.Add(-n)
@@ -75,7 +75,7 @@ func (s *Store) convert(reserved, n int64) {
 	s.space.used.Add(n - reserved)
 }
 
-// evictOne deletes one object; false if there is none to delete.
+// evictOne deletes one object; it returns false if there is none to delete.
 func (s *Store) evictOne() bool {
 	for range shardCount {
 		sh := s.shards[s.space.cursor.Add(1)%shardCount]
@@ -100,8 +100,8 @@ func (s *Store) evictTo(target int64) {
 	}
 }
 
-// remove takes one object out of the index and deletes its files. It reports whether this call did
-// it.
+// remove removes one object from the index and deletes its files. It reports whether this call has
+// removed it.
 func (s *Store) remove(k Key, seq uint64) bool {
 	sh := s.shards[k.shard()]
 	sh.mu.Lock()
@@ -146,7 +146,7 @@ func (s *Store) deleteStuck() {
 	s.stuck = nil
 	s.stuckMu.Unlock()
 	for _, sl := range stuck {
-		s.space.objects.Add(1) // deleteFiles takes it off again
+		s.space.objects.Add(1) // deleteFiles subtracts it again
 		s.deleteFiles(s.shards[sl.key.shard()], sl)
 	}
 }

@@ -49,15 +49,14 @@ type Config struct {
 	// IdleFiles bounds the files that stay open while nobody reads them, because opening a file
 	// takes longer than sending what is in most of them. Default 1,024; negative: none.
 	IdleFiles int
-	// Decode makes of a head what its owner needs of it at each use. It is called once for each
-	// head that is read or written, and what it returns is kept with the head in memory. nil:
-	// nothing.
+	// Decode returns what the store's user needs of a head at each use. It is called once for each
+	// head that is read or written, and its result is kept in memory with the head. nil: nothing.
 	Decode func(*Head) any
-	// Unwanted reports whether an object will never be used again. Such a one gets no name, and
-	// [Store.Sweep] deletes it. nil: none.
+	// Unwanted reports whether an object will never be used again. Such an object is not given a
+	// name, and [Store.Sweep] deletes it. nil: none is.
 	Unwanted func(*Head) bool
-	// Patience is how long an operation of the disk may take; then requests are served without it
-	// until it answers. Default 5 s, which is more than a disk needs that is merely busy.
+	// Patience is how long an operation of the disk may take. Then requests are served without the
+	// disk until it answers. Default 5 s, which is more than a disk needs that is merely busy.
 	Patience time.Duration
 	// Logger default slog.Default().
 	Logger *slog.Logger
@@ -73,8 +72,8 @@ const (
 	defaultIdleFiles   = 1024
 	defaultPatience    = 5 * time.Second
 
-	// scanWait is for how long after Open what was fetched waits until the folders are read,
-	// instead of being kept nowhere. Run reads some 500,000 objects in that time.
+	// scanWait is how long after Open fetched replies wait for the folders to be read; after that
+	// they are not stored. Run reads some 500,000 objects in that time.
 	scanWait = time.Second
 
 	// logEvery bounds the log of a disk that fails at every request.
@@ -82,7 +81,8 @@ const (
 )
 
 var (
-	// ErrNotStored is why a Commit kept nothing although every reader got the whole body.
+	// ErrNotStored is the error of a Commit that kept nothing although every reader got the whole
+	// body.
 	ErrNotStored = errors.New("not stored")
 	// ErrGone says that an entry is no longer in the store: evicted, purged, replaced or found
 	// corrupt. It is a miss.
@@ -172,7 +172,7 @@ func Open(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// diskFault reports whether an error is of a disk in trouble, rather than of a wrong configuration.
+// diskFault reports whether an error shows a disk in trouble, and not a wrong configuration.
 func diskFault(err error) bool {
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
 		if errors.Is(err, e) {
@@ -182,7 +182,7 @@ func diskFault(err error) bool {
 	return false
 }
 
-// Close gives the folder free. Open bodies and readers stay usable; running fills store nothing any
+// Close unlocks the folder. Open bodies and readers stay usable; running fills store nothing any
 // more.
 func (s *Store) Close() error {
 	s.life.Lock()
@@ -211,11 +211,11 @@ type Entry struct {
 	o *object
 }
 
-// Copy is a number that no other object of the store ever had. It is the [Fill.Copy] of the fill
-// that brought it, and a Freshen leaves it.
+// Copy returns a number that no other object of the store ever has. It is the [Fill.Copy] of the
+// fill that brought the object, and Freshen does not change it.
 func (e Entry) Copy() uint64 { return e.o.seq }
 
-// Head is shared and must not be changed.
+// Head returns the head, which is shared and must not be changed.
 func (e Entry) Head() *Head { return &e.o.head }
 
 // Lookup returns the stored variants of k, the most recent reply first.
@@ -293,7 +293,7 @@ func (s *Store) appendCold(entries []Entry, sh *shard, k Key) []Entry {
 	return entries
 }
 
-// decode has the caller of the store decode a new head.
+// decode calls Config.Decode for a new head.
 func (s *Store) decode(o *object) {
 	if s.cfg.Decode != nil {
 		o.head.Decoded = s.cfg.Decode(&o.head)
@@ -315,7 +315,7 @@ func (s *Store) readHead(sh *shard, sl slot) *object {
 		return nil
 	}
 	if newer := sh.heads[o.seq]; newer != nil {
-		return newer // what a Freshen has put there
+		return newer // put there by a Freshen
 	}
 	if (sh.slots[i].side != 0) == (sl.side != 0) {
 		sh.keepHead(o, s.memoryShare())
@@ -345,7 +345,7 @@ func (s *Store) dropUnreadable(i id, err error) {
 	s.note(op, fmt.Errorf("object %s: %w", i.name(), err))
 }
 
-// memoryShare is how much of the memory one shard has.
+// memoryShare returns the memory that one shard may use.
 func (s *Store) memoryShare() int64 { return s.cfg.MemoryBytes / shardCount }
 
 // Drop removes an entry. Bodies that are open stay readable.

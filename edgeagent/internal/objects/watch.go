@@ -8,21 +8,20 @@ import (
 )
 
 // watchSlots operations are watched at once. A disk that hangs leaves more than enough of them
-// behind.
+// unfinished.
 const watchSlots = 128
 
-// watch knows how long the operations of the disk that are under way have taken. The kernel gives
-// no deadline to those: a disk that hangs keeps its callers, and all that can be done is to send no
-// more after them.
+// watch measures how long the running operations of the disk have taken. The kernel gives them no
+// deadline: a disk that hangs keeps its callers, and the store can only send it no more.
 type watch struct {
 	began time.Time
 	slots [watchSlots]atomic.Int64 // nanoseconds from began to when an operation began; 0 is free
 	turns chan struct{}            // one for each operation that has a turn
 }
 
-// mostTurns operations are in the kernel at once, each with a thread, beside those of commits, of
-// which there is one a fill. The others wait outside, which costs no thread: a process with
-// thousands of threads ends.
+// mostTurns bounds the operations that are in the kernel at once, each with a thread, beside one
+// commit for each fill. Others wait outside, which costs no thread: a process with thousands of
+// threads ends.
 const mostTurns = 256
 
 func newWatch() watch { return watch{began: time.Now(), turns: make(chan struct{}, mostTurns)} }
@@ -39,7 +38,8 @@ func (w *watch) leaveTurn(i int) {
 	<-w.turns
 }
 
-// enterUnlessHung is enterInTurn for what can be done without: ok is false once the disk hangs.
+// enterUnlessHung is enterInTurn for operations that can be left out: ok is false once the disk
+// hangs.
 func (s *Store) enterUnlessHung() (i int, ok bool) {
 	w := &s.watch
 	select {
@@ -61,7 +61,7 @@ func (s *Store) enterUnlessHung() (i int, ok bool) {
 	}
 }
 
-// enter records that an operation begins; give what it returns to leave.
+// enter records that an operation begins. Its result is passed to leave.
 func (w *watch) enter() int {
 	now, at := int64(time.Since(w.began)), rand.IntN(watchSlots)
 	for i := range 4 {
@@ -70,7 +70,7 @@ func (w *watch) enter() int {
 			return i
 		}
 	}
-	return -1 // so many are under way that this one need not be watched
+	return -1 // enough others are watched
 }
 
 func (w *watch) leave(i int) {
@@ -79,7 +79,7 @@ func (w *watch) leave(i int) {
 	}
 }
 
-// oldest is how long the operation has taken that began first.
+// oldest returns how long the operation has taken that began first.
 func (w *watch) oldest() (took time.Duration) {
 	now := time.Since(w.began)
 	for i := range w.slots {
@@ -90,11 +90,11 @@ func (w *watch) oldest() (took time.Duration) {
 	return took
 }
 
-// Hung reports whether the disk does not answer. Until it does nothing is stored or found, and what
-// is under way may wait for it.
+// Hung reports whether the disk does not answer. Until it answers, nothing is stored or found, and
+// running operations may wait for it.
 func (s *Store) Hung() bool { return s.hung.Load() }
 
-// watchLoop finds out whether the disk answers. It does not touch it.
+// watchLoop checks whether the disk answers. It does not access the disk.
 func (s *Store) watchLoop(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Patience / 4)
 	defer tick.Stop()

@@ -17,7 +17,7 @@ const (
 
 var chunks = sync.Pool{New: func() any { return new([windowChunk]byte) }}
 
-// budget is the memory that the windows of all fills share, in chunks.
+// budget is the memory, in chunks, that the windows of all fills share.
 type budget struct{ free atomic.Int64 }
 
 func (b *budget) take() bool {
@@ -36,11 +36,11 @@ type window struct {
 	chunks []*[windowChunk]byte
 }
 
-// append takes what fits, which may be nothing.
+// append appends the part of p that fits, which may be nothing, and returns its length.
 func (w *window) append(p []byte) int {
 	used := int(w.hi - w.lo)
 	if used == len(w.chunks)*windowChunk {
-		// The first chunk is every fill's right, further ones come from the shared memory.
+		// Every fill may have a first chunk; further ones come from the shared memory.
 		if len(w.chunks) > 0 && (len(w.chunks) == windowChunks || !w.budget.take()) {
 			return 0
 		}
@@ -51,14 +51,14 @@ func (w *window) append(p []byte) int {
 	return n
 }
 
-// read copies what is there at off, which is in [lo, hi).
+// read copies bytes from off on, which is in [lo, hi).
 func (w *window) read(p []byte, off int64) int {
 	at := int(off - w.lo)
 	c := w.chunks[at/windowChunk][at%windowChunk:]
 	return copy(p, c[:min(int64(len(c)), w.hi-off)])
 }
 
-// trim frees the chunks before off, which everyone has read.
+// trim frees the chunks before off, which all readers have read.
 func (w *window) trim(off int64) {
 	off = min(off, w.hi)
 	for len(w.chunks) > 0 && (off >= w.lo+windowChunk || off == w.hi) {
