@@ -54,8 +54,21 @@ func TestH2Floods(t *testing.T) {
 		"resets of old": {
 			40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteRSTStream(1, http2.ErrCodeCancel) },
 		},
-		"malformed":        {60_000, func(p *h2peer, i uint32) { p.ask(2*i+1, "X: y") }},
-		"too many streams": {3*maxStreams + 1, func(p *h2peer, i uint32) { p.ask(2*i + 1) }},
+		"long lists of few bytes": {200, func(p *h2peer, i uint32) { p.expand(i, 2*i+1, 60, true) }},
+		"long trailers of few bytes": {200, func(p *h2peer, i uint32) {
+			p.expand(i, 4*i+1, 0, true)
+			block := append([]byte{0x82, 0x87, 0x84, 0x01, 6}, "a.test"...)
+			p.WriteHeaders(http2.HeadersFrameParam{StreamID: 4*i + 3, BlockFragment: block, EndHeaders: true})
+			p.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: 4*i + 3, BlockFragment: bytes.Repeat([]byte{0xbe}, 60), EndHeaders: true, EndStream: true,
+			})
+		}},
+		"malformed lists of few bytes": {200, func(p *h2peer, i uint32) {
+			p.expand(i, 2*i+1, 60, false)
+		}},
+		"a list that fills a frame": {2, func(p *h2peer, i uint32) { p.expand(i, 2*i+1, 10_000*int(i), true) }},
+		"malformed":                 {60_000, func(p *h2peer, i uint32) { p.ask(2*i+1, "X: y") }},
+		"too many streams":          {3*maxStreams + 1, func(p *h2peer, i uint32) { p.ask(2*i + 1) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -113,6 +126,23 @@ func TestH2Floods(t *testing.T) {
 	}
 }
 
+// expand asks for something with a field of 4 KB, which the first request puts into the table,
+// and so many more times that field, which takes a byte each. The field may be a good one or not.
+func (p *h2peer) expand(i, stream uint32, times int, good bool) {
+	block := append([]byte{0x82, 0x87, 0x84, 0x01, 6}, "a.test"...)
+	if i == 0 {
+		name := bytes.Repeat([]byte("x"), 4000)
+		if !good {
+			name[len(name)-1] = 'X'
+		}
+		block = append(append(append(block, 0x40, 0x7f, 0xa1, 0x1e), name...), 0)
+	}
+	p.must(p.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: append(block, bytes.Repeat([]byte{0xbe}, times)...), EndStream: true,
+		EndHeaders: true,
+	}))
+}
+
 // first begins a request whose content follows.
 func (p *h2peer) first(i uint32) {
 	if i == 0 {
@@ -120,11 +150,39 @@ func (p *h2peer) first(i uint32) {
 	}
 }
 
-// A client that resets what it asked for does not get more answered at once, because a handler
-// counts until it has returned; and one that asks for no more than it may is not refused
-// (CVE-2023-44487).
+// A client that resets what it asked for, or has the server reset it, does not get more answered at
+// once, because a handler counts until it has returned; and one that asks for no more than it may
+// is not refused (CVE-2023-44487, CVE-2025-8671).
 func TestH2RapidReset(t *testing.T) {
 	t.Parallel()
+	for name, reset := range map[string]func(p *h2peer, id uint32){
+		"by the client": func(p *h2peer, id uint32) { p.WriteRSTStream(id, http2.ErrCodeCancel) },
+		"an empty window": func(p *h2peer, id uint32) {
+			p.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4))
+		},
+		"too wide a window":     func(p *h2peer, id uint32) { p.WriteWindowUpdate(id, maxWindow) },
+		"data behind the end":   func(p *h2peer, id uint32) { p.WriteData(id, false, []byte("x")) },
+		"an end behind the end": func(p *h2peer, id uint32) { p.WriteData(id, true, nil) },
+		"trailers behind the end": func(p *h2peer, id uint32) {
+			p.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: id, BlockFragment: p.fieldBlock("x: y"), EndStream: true, EndHeaders: true,
+			})
+		},
+		"a short priority": func(p *h2peer, id uint32) {
+			p.WriteRawFrame(http2.FramePriority, 0, id, make([]byte, 4))
+		},
+		"a stream that depends on itself": func(p *h2peer, id uint32) {
+			p.WritePriority(id, http2.PriorityParam{StreamDep: id})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testRapidReset(t, reset)
+		})
+	}
+}
+
+func testRapidReset(t *testing.T, reset func(p *h2peer, id uint32)) {
 	var running, peak, begun atomic.Int64
 	release := make(chan struct{})
 	r := newRig(t, func(x *Exchange) {
@@ -137,18 +195,19 @@ func TestH2RapidReset(t *testing.T) {
 		<-release
 	}, nil)
 	p := r.peer()
+	p.AllowIllegalWrites = true
 	const asked = maxStreams + 50
 	for i := range uint32(asked) {
 		p.ask(2*i + 1)
-		p.must(p.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+		reset(p, 2*i+1)
 	}
 	p.must(p.WritePing(false, [8]byte{}))
-	refused := 0
+	refused := map[uint32]bool{}
 	for done := false; !done; {
 		switch f := p.next().(type) {
 		case *http2.RSTStreamFrame:
 			if f.ErrCode == http2.ErrCodeRefusedStream {
-				refused++
+				refused[f.StreamID] = true
 			}
 		case *http2.PingFrame:
 			done = true
@@ -156,8 +215,8 @@ func TestH2RapidReset(t *testing.T) {
 			t.Fatalf("got %v", f)
 		}
 	}
-	if peak.Load() > maxStreams || begun.Load() != maxStreams || refused != asked-maxStreams {
-		t.Errorf("%d begun, %d at once, %d refused", begun.Load(), peak.Load(), refused)
+	if peak.Load() > maxStreams || begun.Load() != maxStreams || len(refused) != asked-maxStreams {
+		t.Errorf("%d begun, %d at once, %d refused", begun.Load(), peak.Load(), len(refused))
 	}
 	close(release)
 	await.True(t, "the handlers have returned", func() bool { return running.Load() == 0 })

@@ -35,10 +35,12 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 	h.addPast(id)
 	switch {
 	case h.knowsLast && id > h.last: // The client knows that nobody looks at it (RFC 9113 6.8).
-		err = h.glitchLocked(0)
+		err = h.glitchLocked(h.decoder.size)
 	case v == badRequest:
 		h.appendReset(id, codeProtocol)
-		err = h.glitchLocked(0)
+		err = h.glitchLocked(h.decoder.size)
+	case v == largeRequest && h.glitchLocked(h.decoder.size) != nil:
+		err = codeCalm
 	case h.running >= maxStreams:
 		h.appendReset(id, codeRefused)
 		if h.refused++; h.refused > maxRefused+h.answered {
@@ -72,7 +74,6 @@ func (h *h2conn) headerBlock(id uint32, block []byte) error {
 func (h *h2conn) trailers(id uint32) error {
 	defer h.takeText()
 	ok := h.blockEnds
-	size := 0
 	for {
 		f, more, err := h.decoder.next()
 		if err != nil {
@@ -81,8 +82,8 @@ func (h *h2conn) trailers(id uint32) error {
 		if !more {
 			break
 		}
-		size += f.size()
-		ok = ok && f.kind != kindBad && f.kind != kindHop && f.name[0] != ':' && size <= maxHeaderList
+		ok = ok && !f.badValue && f.kind != kindBad && f.kind != kindHop && f.name[0] != ':' &&
+			h.decoder.size <= maxHeaderList
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -94,13 +95,14 @@ func (h *h2conn) trailers(id uint32) error {
 		case !past.reset:
 			return codeClosed
 		}
-		return h.glitchLocked(0)
+		return h.glitchLocked(h.decoder.size)
 	}
 	switch {
 	case open.ended:
 		h.reset(open, codeClosed)
 	case !ok || open.length >= 0 && open.got != open.length:
 		h.reset(open, codeProtocol)
+		return h.glitchLocked(h.decoder.size)
 	default:
 		open.ended = true
 		open.notify()
@@ -111,7 +113,7 @@ func (h *h2conn) trailers(id uint32) error {
 // decode decodes a header block into a request. It decodes all of it, because later blocks refer to
 // what it adds to the decoder's table.
 func (h *h2conn) decode(st *h2stream) (verdict, error) {
-	x, size, v := &st.x, 0, goodRequest
+	x, v := &st.x, goodRequest
 	var scheme, host string
 	var seen [kindPath + 1]bool
 	regular, cookies := false, 0
@@ -124,12 +126,15 @@ func (h *h2conn) decode(st *h2stream) (verdict, error) {
 		if !more {
 			break
 		}
-		if size += f.size(); size > maxHeaderList || x.Fields.Len() == maxFields {
+		if h.decoder.size > maxHeaderList || x.Fields.Len() == maxFields {
 			if v == goodRequest {
 				v = largeRequest
 			}
 			h.decoder.text.b = h.decoder.text.b[:kept]
 			continue
+		}
+		if f.badValue {
+			v = badRequest
 		}
 		switch f.kind {
 		case kindMethod, kindScheme, kindAuthority, kindPath:

@@ -21,6 +21,9 @@ const (
 	// entryBytes is added to the length of name and value for the size of a table's entry and of a
 	// list's field (RFC 7541 4.1, RFC 9113 6.5.2).
 	entryBytes = 32
+	// maxDecoded bounds what a header block makes in names and values, and entryBytes for each
+	// field: 200 bytes that refer to one long entry of the table over and over may make megabytes.
+	maxDecoded = 8 * maxHeaderList
 )
 
 // kind is what a name of a request field means to HTTP/2.
@@ -28,7 +31,7 @@ type kind uint8
 
 const (
 	kindField kind = iota
-	kindBad        // a name or value with characters that it may not have
+	kindBad        // a name with characters that it may not have
 	kindMethod
 	kindScheme
 	kindAuthority
@@ -43,8 +46,9 @@ const (
 // headerField is a decoded field.
 type headerField struct {
 	name, value string
-	kind        kind
+	kind        kind // of the name
 	id          field.ID
+	badValue    bool // with characters that it may not have
 }
 
 func (f *headerField) size() int { return len(f.name) + len(f.value) + entryBytes }
@@ -103,7 +107,7 @@ var staticTable = func() []headerField {
 	table := make([]headerField, 1, 62)
 	decoder := hpack.NewDecoder(0, func(f hpack.HeaderField) {
 		k, id := classify(f.Name)
-		table = append(table, headerField{f.Name, f.Value, k, id})
+		table = append(table, headerField{name: f.Name, value: f.Value, kind: k, id: id})
 	})
 	for i := range 61 {
 		if _, err := decoder.Write([]byte{0x80 | byte(i+1)}); err != nil {
@@ -162,6 +166,7 @@ type decoder struct {
 	table headerTable
 	block []byte
 	began bool
+	size  int // of the fields of the block that came, see maxDecoded
 	text  textBuffer
 }
 
@@ -180,10 +185,19 @@ func (t *textBuffer) from(at int) string {
 }
 
 // begin takes a whole header block.
-func (d *decoder) begin(block []byte) { d.block, d.began = block, false }
+func (d *decoder) begin(block []byte) { d.block, d.began, d.size = block, false, 0 }
 
 // next returns the next field; ok is false at the end of the block.
 func (d *decoder) next() (f headerField, ok bool, err error) {
+	f, ok, err = d.representation()
+	if d.size += f.size(); d.size > maxDecoded {
+		return f, false, codeCalm
+	}
+	return f, ok, err
+}
+
+// representation reads what stands for the next field (RFC 7541 6).
+func (d *decoder) representation() (f headerField, ok bool, err error) {
 	for len(d.block) > 0 {
 		switch b := d.block[0]; {
 		case b&0x80 != 0: // indexed
@@ -258,18 +272,14 @@ func (d *decoder) literal(bits uint) (f headerField, err error) {
 			return f, err
 		}
 		f.name, f.id, f.kind = entry.name, entry.id, entry.kind
-		if f.kind == kindBad { // The value may have been the reason.
-			f.kind, f.id = classify(f.name)
-		}
 	} else {
 		if f.name, err = d.string(); err != nil {
 			return f, err
 		}
 		f.kind, f.id = classify(f.name)
 	}
-	if f.value, err = d.string(); err == nil && !validH2Value(f.value) {
-		f.kind = kindBad
-	}
+	f.value, err = d.string()
+	f.badValue = !validH2Value(f.value)
 	return f, err
 }
 
