@@ -92,12 +92,12 @@ func (l *leader) with(change func(*due.Queue)) {
 	}
 }
 
-// take returns a domain whose check may begin, or how long to wait for one.
-func (l *leader) take(now time.Time) (e *due.Entry, wait time.Duration) {
+// take returns a domain whose check may begin, or until when to wait for one.
+func (l *leader) take(now time.Time) (e *due.Entry, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.ready {
-		return nil, time.Hour
+		return nil, now.Add(time.Hour)
 	}
 	for e = l.queue.First(); e != nil && !e.Due.After(now); e = l.queue.First() {
 		e.Busy = true
@@ -106,7 +106,7 @@ func (l *leader) take(now time.Time) (e *due.Entry, wait time.Duration) {
 	}
 	for e = l.waiting.Next(); e != nil; e = l.waiting.Next() {
 		if l.queue.Get(e.Key) == e && !e.Due.After(now) {
-			return e, 0
+			return e, now
 		}
 		// It is gone, or was checked meanwhile.
 		l.waiting.Done(e.Key.Account)
@@ -114,27 +114,25 @@ func (l *leader) take(now time.Time) (e *due.Entry, wait time.Duration) {
 		l.queue.Put(e)
 	}
 	if first := l.queue.First(); first != nil {
-		return nil, first.Due.Sub(now)
+		return nil, first.Due
 	}
-	return nil, time.Hour
+	return nil, now.Add(time.Hour)
 }
 
 func (l *leader) dispatch(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for ctx.Err() == nil {
-		e, wait := l.take(l.service.now())
+		e, until := l.take(l.service.now())
 		if e != nil {
 			running.Go(func() { l.check(ctx, e) })
 			continue
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-l.changed:
-		case <-timer.C:
+		case <-l.service.at(until):
 		}
-		timer.Stop()
 	}
 }
 

@@ -26,8 +26,10 @@ type Config struct {
 	// Pending returns the domains of a host, or of the wildcard above it, that are PENDING. Nil:
 	// none are looked at because edges were asked for them.
 	Pending func(host string) []topology.Key
-	// Now is the clock. Default: time.Now.
+	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers for
+	// what is left until the time by Now.
 	Now func() time.Time
+	At  func(time.Time) <-chan time.Time
 	// Logger takes what becomes of domains. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -38,6 +40,7 @@ type Service struct {
 	store  *store.Store
 	looker *Looker
 	now    func() time.Time
+	at     func(time.Time) <-chan time.Time
 	log    *slog.Logger
 	asked  chan []string // hosts that edges were asked for
 
@@ -49,11 +52,14 @@ type Service struct {
 // New returns a service; Run makes it check what is due.
 func New(cfg Config) *Service {
 	s := &Service{
-		store: cfg.Store, looker: cfg.Looker, now: cfg.Now, log: cfg.Logger,
+		store: cfg.Store, looker: cfg.Looker, now: cfg.Now, at: cfg.At, log: cfg.Logger,
 		asked: make(chan []string, 64), pending: cfg.Pending,
 	}
 	if s.now == nil {
 		s.now = time.Now
+	}
+	if s.at == nil {
+		s.at = func(t time.Time) <-chan time.Time { return time.After(t.Sub(s.now())) }
 	}
 	s.log = cmp.Or(s.log, slog.Default())
 	return s

@@ -33,10 +33,10 @@ type Config struct {
 	Roots *x509.CertPool
 	// UserAgent goes with requests (RFC 8555 6.1).
 	UserAgent string
-	// Now is the clock, and After signals when some of its time has passed. Defaults: time.Now and
-	// time.After.
-	Now   func() time.Time
-	After func(time.Duration) <-chan time.Time
+	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers for
+	// what is left until the time by Now.
+	Now func() time.Time
+	At  func(time.Time) <-chan time.Time
 	// Logger takes what becomes of orders. Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -52,7 +52,7 @@ type Service struct {
 	dns01    *dns01.Solver
 	clients  []*client
 	now      func() time.Time
-	after    func(time.Duration) <-chan time.Time
+	at       func(time.Time) <-chan time.Time
 	log      *slog.Logger
 }
 
@@ -62,12 +62,12 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.After == nil {
-		cfg.After = time.After
+	if cfg.At == nil {
+		cfg.At = func(t time.Time) <-chan time.Time { return time.After(t.Sub(cfg.Now())) }
 	}
 	s := &Service{
 		store: cfg.Store, domains: cfg.Domains, resolver: cfg.Resolver, dns01: cfg.DNS01, now: cfg.Now,
-		after: cfg.After, log: cfg.Logger,
+		at: cfg.At, log: cfg.Logger,
 	}
 	for _, a := range cfg.Authorities {
 		s.clients = append(s.clients, newClient(cfg, a))

@@ -176,24 +176,22 @@ func (l *leader) dispatch(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	for ctx.Err() == nil {
-		wait := l.start(ctx, &running)
-		if wait <= 0 {
-			continue
-		}
+		next := l.start(ctx, &running)
 		select {
 		case <-ctx.Done():
 		case <-l.changed:
-		case <-l.after(wait):
+		case <-l.at(next):
 		}
 	}
 }
 
-// start begins what may begin, and returns how long nothing else will by itself.
-func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Duration {
+// start begins what may begin, and returns until when nothing else will by itself. That is a time
+// and not how long, because time passes until somebody waits for it.
+func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.Time) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	wait := time.Hour
+	next = now.Add(time.Hour)
 	if l.loaded {
 		for l.looks < looksAtOnce {
 			e := l.queue.First()
@@ -201,7 +199,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 				break
 			}
 			if e.Due.After(now) {
-				wait = min(wait, e.Due.Sub(now))
+				next = earlier(next, e.Due)
 				break
 			}
 			if l.active[e.Key] { // from before all were delivered anew
@@ -217,10 +215,10 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 		}
 	}
 	if l.ready.Len() == 0 {
-		return wait
+		return next
 	}
-	if closed, _ := l.wait(now); closed > 0 {
-		return min(wait, closed)
+	if wait, _ := l.wait(now); wait > 0 {
+		return earlier(next, now.Add(wait))
 	}
 	// What finds no room stays where it is: what ends sooner may come before it until then.
 	for room := l.room(now); len(l.uncounted) < room; {
@@ -238,7 +236,14 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) time.Durati
 			l.done(e, next)
 		})
 	}
-	return wait
+	return next
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // room is how many orders all issuers together may be sent now.

@@ -26,20 +26,6 @@ func (r *rig) live(account, name string, span time.Duration) {
 	}
 }
 
-// awaitLook waits for a look that is due. One that began before time passed, and ended afterwards,
-// has put the next off from then on, so that more time has to pass.
-func (r *rig) awaitLook(what string, ok func() bool) {
-	r.t.Helper()
-	asked := time.Now()
-	r.await(what, func() bool {
-		if time.Since(asked) > 10*time.Second {
-			asked = time.Now()
-			r.pass(time.Hour)
-		}
-		return ok()
-	})
-}
-
 // nextLook lets time pass until a domain is looked at again.
 func (r *rig) nextLook(account, name string) {
 	r.t.Helper()
@@ -51,7 +37,7 @@ func (r *rig) nextLook(account, name string) {
 	if held.NotAfter <= r.now().Unix() {
 		r.t.Fatalf("the certificate of %s has ended by %s", name, r.now())
 	}
-	r.awaitLook("the look at "+next.String(), func() bool {
+	r.await("the look at "+next.String(), func() bool {
 		fact, _ := r.fact(account, name)
 		switch fact.GetState() {
 		case topologyv1.DomainCertificate_ISSUED, topologyv1.DomainCertificate_FAILED,
@@ -351,7 +337,7 @@ func TestDNSBreaksBeforeARenewal(t *testing.T) {
 	for day := range 40 { // more than until its end
 		asked := r.Asked("a.example.com", "A")
 		r.pass(26 * time.Hour)
-		r.awaitLook(fmt.Sprintf("it is looked at again on day %d", day), func() bool {
+		r.await(fmt.Sprintf("it is looked at again on day %d", day), func() bool {
 			fact, _ := r.fact("acme", "a.example.com")
 			return fact.GetState() == topologyv1.DomainCertificate_WAITING &&
 				!fact.GetLastCheck().AsTime().Before(r.now()) && r.Asked("a.example.com", "A") > asked

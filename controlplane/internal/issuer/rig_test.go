@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 	storetest.Main(m, goleak.IgnoreAnyFunction(acmetest.Goroutine))
 }
 
+var accounts = []string{"acme", "globex"}
+
 // rig is DNS, etcd, an authority, and addresses that answer its challenges as edges do. Names below
 // example.com lead to them, unless DNS is told otherwise.
 type rig struct {
@@ -70,6 +72,8 @@ type replica struct {
 	// kill ends it at once: it writes nothing more. Its lease ends with it.
 	kill func()
 	dead atomic.Bool
+	// leads is the issuer while the replica leads, else nil.
+	leads atomic.Pointer[issuer.Leader]
 }
 
 // clock is time that passes when it is told to.
@@ -87,15 +91,20 @@ func (c *clock) now() time.Time {
 	return c.at
 }
 
-func (c *clock) after(d time.Duration) <-chan time.Time {
+// when signals when the clock has come to a time.
+func (c *clock) when(at time.Time) <-chan time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wake := make(chan time.Time, 1)
-	c.wakes[wake] = c.at.Add(d)
+	if !at.After(c.at) {
+		wake <- c.at
+	} else {
+		c.wakes[wake] = at
+	}
 	return wake
 }
 
-func (c *clock) pass(d time.Duration) {
+func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.at = c.at.Add(d)
@@ -145,7 +154,7 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 			Allow: func(a netip.Addr) bool { return a.IsLoopback() },
 		},
 	}
-	for _, account := range []string{"acme", "globex"} {
+	for _, account := range accounts {
 		r.write(account, store.Put{
 			Key:     topology.Key{Kind: topology.KindAccounts, Account: account},
 			Message: &topologyv1.Account{State: topologyv1.Account_ACTIVE},
@@ -226,14 +235,14 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 	p := &replica{name: name, store: storetest.Open(r.t, store.Config{Prefix: r.prefix})}
 	log := slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	p.domains = domaincheck.New(domaincheck.Config{
-		Store: p.store, Looker: r.looker, Now: r.now, Logger: log,
+		Store: p.store, Looker: r.looker, Now: r.now, At: r.when, Logger: log,
 	})
 	p.issuer = issuer.New(issuer.Config{
 		Store: p.store, Domains: p.domains, Resolver: r.looker.Resolver, Key: r.key, Authorities: authorities,
 		DNS01: dns01.NewSolver(dns01.Config{
 			Store: p.store, Zone: r.looker.ChallengeZone, Hook: r.hook, Resolver: r.looker.Resolver, Logger: log,
 		}),
-		Roots: r.trusted, UserAgent: "edgewalk-test", Now: r.now, After: r.after, Logger: log,
+		Roots: r.trusted, UserAgent: "edgewalk-test", Now: r.now, At: r.when, Logger: log,
 	})
 	if r.patient {
 		p.issuer.WaitForEver()
@@ -244,7 +253,10 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 		_ = p.store.Lead(ctx, domaincheck.Matter, name, func(ctx context.Context, fence *store.Fence) error {
 			var all sync.WaitGroup
 			all.Go(func() { _ = p.domains.Lead(ctx, fence) })
-			err := p.issuer.Lead(ctx, fence)
+			leader := p.issuer.NewLeader(fence)
+			p.leads.Store(&leader)
+			err := leader.Run(ctx)
+			p.leads.Store(nil)
 			all.Wait()
 			return err
 		})
@@ -254,7 +266,7 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 		cancel()
 	}
 	p.stop = sync.OnceFunc(func() {
-		cancel()
+		p.kill()
 		running.Wait()
 		p.issuer.Close()
 	})
@@ -402,6 +414,49 @@ func (r *rig) state(account, name string) string {
 		return fact.GetState().String()
 	}
 	return fact.GetState().String() + " " + fact.GetReason().String()
+}
+
+// pass lets time pass. Nobody is at a domain then: what was found out before is not dated later.
+func (r *rig) pass(d time.Duration) {
+	r.t.Helper()
+	r.await("nobody is at a domain", r.idle)
+	r.advance(d)
+}
+
+// idle reports whether nothing begins before time passes, or somebody changes something.
+func (r *rig) idle() bool {
+	r.t.Helper()
+	lives := false
+	for _, p := range r.replicas {
+		if !p.dead.Load() {
+			lives = true
+			if leads := p.leads.Load(); leads != nil {
+				return leads.Idle() && r.checked()
+			}
+		}
+	}
+	return !lives
+}
+
+// checked reports whether all domains have been checked that are due to be.
+func (r *rig) checked() bool {
+	r.t.Helper()
+	for _, account := range accounts {
+		records, _, _, err := r.store.List(r.t.Context(), topology.KindCustomDomains, account, "", "", 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, record := range records {
+			known, err := r.store.Facts(r.t.Context(), record.Key)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if at := known.Facts.GetDue(); at != nil && !at.AsTime().After(r.now()) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // await waits until a condition holds.
