@@ -199,6 +199,43 @@ func TestControlPlanesMeet(t *testing.T) {
 	}
 }
 
+// Clients reach edges over plain HTTP alone when all that are connected, to any control plane, say
+// that they serve no HTTPS.
+func TestPlainHTTP(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p, q := startPlane(t, prefix, nil), startPlane(t, prefix, nil)
+	serving := func(h *edgev1.Hello, https *bool) *edgev1.Hello {
+		h.ServesHttps = https
+		return h
+	}
+	expect := func(want bool, when string) {
+		t.Helper()
+		await.True(t, fmt.Sprintf("%s: plain HTTP alone is %v", when, want),
+			func() bool { return p.PlainHTTP() == want && q.PlainHTTP() == want })
+	}
+	expect(false, "no edge")
+	plain := connect(t, p, serving(hello("plain"), new(false)))
+	expect(true, "one without HTTPS")
+	unknown := connect(t, q, hello("unknown"))
+	expect(false, "one that does not say")
+	unknown.leave()
+	expect(true, "it is gone")
+	secure := connect(t, q, serving(hello("secure"), new(true)))
+	expect(false, "one with HTTPS, at the other control plane")
+	moved := connect(t, p, serving(secure.resume(), new(true)), holding(secure))
+	_ = secure.ends()
+	expect(false, "it has moved")
+	moved.leave()
+	expect(true, "it is gone")
+	back := connect(t, q, serving(moved.resume(), new(false)), holding(moved))
+	expect(true, "it serves no HTTPS any more")
+	plain.leave()
+	expect(true, "there is no other")
+	back.leave()
+	expect(false, "all are gone")
+}
+
 // A control plane that is started again waits for the edges of the one before, whether that ended
 // in order or was killed.
 func TestSuccessorKnowsForWhomToWait(t *testing.T) {

@@ -84,7 +84,7 @@ func (f *Fleet) choose(edge, region string, question *edgev1.Ask) (*Conn, *elsew
 	}
 	there := make(map[string]*elsewhere)
 	for _, p := range f.peers {
-		for id, m := range p.members {
+		for id, m := range p.members.byID {
 			since := m.GetSince().AsTime()
 			if !p.connected(m) || edge != "" && edge != id || region != "" && region != m.GetEdge().GetRegion() ||
 				there[id] != nil && !since.After(there[id].since) { // it has moved on

@@ -119,7 +119,9 @@ func (f *Fleet) Join(c *Conn) (refusing, ousted *edgev1.Hello, err error) {
 	}
 	if e.conn != nil {
 		e.conn.Supersede()
+		f.reached.count(true, e.hello.ServesHttps, -1)
 	}
+	f.reached.count(true, c.Hello.ServesHttps, 1)
 	*e = edge{
 		hello: c.Hello, conn: c, since: now, lastSeen: now, lost: e.lost, report: e.report, reported: e.reported,
 		contender: loser,
@@ -167,7 +169,7 @@ func (f *Fleet) holder(id string, e *edge) *edgev1.Hello {
 		return e.hello
 	}
 	for _, p := range f.peers {
-		m := p.members[id]
+		m := p.members.byID[id]
 		if m.GetEdge().GetConnected() && p.present() && p.server() != f.cfg.Server {
 			return &edgev1.Hello{
 				Id: id, BootId: m.GetBootId(), Region: m.GetEdge().GetRegion(),
@@ -208,6 +210,7 @@ func (f *Fleet) Leave(c *Conn) {
 		return
 	}
 	now := f.now()
+	f.reached.count(true, e.hello.ServesHttps, -1)
 	e.conn, e.lost, e.lastSeen = nil, now, now
 	f.publish(e)
 	f.membership()
@@ -379,13 +382,13 @@ func (f *Fleet) Forget() {
 		connected[id] = e.conn != nil
 	}
 	for _, p := range f.peers {
-		for id, m := range p.members {
+		for id, m := range p.members.byID {
 			connected[id] = connected[id] || p.connected(m)
 		}
 	}
 	for name, p := range f.peers {
 		p.forget(connected, now)
-		if !p.present() && len(p.members) == 0 {
+		if !p.present() && len(p.members.byID) == 0 {
 			delete(f.peers, name)
 		}
 	}
@@ -440,7 +443,7 @@ func (f *Fleet) Edges() []*topologyv1.Edge {
 		}
 	}
 	for _, p := range f.peers {
-		for _, m := range p.members {
+		for _, m := range p.members.byID {
 			if m.GetBootId() != "" {
 				consider(p.resource(f.epoch(), m))
 			}
@@ -479,35 +482,6 @@ func order(a, b bool) int {
 		return 1
 	}
 	return -1
-}
-
-// PlainHTTP reports whether clients reach no edge over HTTPS: some are connected, to any control
-// plane, and each says so.
-func (f *Fleet) PlainHTTP() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	connected := false
-	for _, e := range f.edges {
-		if e.conn == nil {
-			continue
-		}
-		connected = true
-		if e.hello.ServesHttps == nil || e.hello.GetServesHttps() {
-			return false
-		}
-	}
-	for _, p := range f.peers {
-		for _, m := range p.members {
-			if !m.GetEdge().GetConnected() {
-				continue
-			}
-			connected = true
-			if m.Edge.ServesHttps == nil || m.Edge.GetServesHttps() {
-				return false
-			}
-		}
-	}
-	return connected
 }
 
 // summary counts this control plane's edges.

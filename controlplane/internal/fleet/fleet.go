@@ -79,6 +79,7 @@ type Fleet struct {
 	edges   map[string]*edge // of this control plane, by id
 	// reported is the size of all their reports.
 	reported int
+	reached  reached          // of those edges
 	peers    map[string]*peer // by process
 	// version counts changes of Members, which other control planes follow.
 	version uint64

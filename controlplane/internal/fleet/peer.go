@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +32,8 @@ type peer struct {
 	record   *record // nil when it has ended
 	revision int64   // of etcd, at which the record was written or removed
 	gone     time.Time
-	members  map[string]*fleetv1.Member // the edges, by id
-	link     *link                      // nil when it has ended
+	members  *members
+	link     *link // nil when it has ended
 }
 
 // link is the connection to a peer. Fleet.mu guards it, but for client and what ends it.
@@ -84,7 +83,7 @@ func (p *peer) linkDown() {
 	if p.link == nil || !p.link.up {
 		return
 	}
-	for _, m := range p.members {
+	for _, m := range p.members.byID {
 		if m.GetEdge().GetConnected() {
 			m.Edge.AppliedRevision = p.applied(m.GetEpoch(), m)
 		}
@@ -101,12 +100,14 @@ func (p *peer) lost(m *fleetv1.Member) time.Time {
 }
 
 func (p *peer) forget(connected map[string]bool, now time.Time) {
-	maps.DeleteFunc(p.members, func(id string, m *fleetv1.Member) bool {
+	for id, m := range p.members.byID {
 		if p.connected(m) || contenderOf(m).uses(now) {
-			return false
+			continue
 		}
-		return connected[id] || now.Sub(m.GetEdge().GetLastSeen().AsTime()) > SeenFor
-	})
+		if connected[id] || now.Sub(m.GetEdge().GetLastSeen().AsTime()) > SeenFor {
+			p.members.remove(id)
+		}
+	}
 }
 
 // resource is the edge as admins see it, without its lag.
@@ -178,7 +179,7 @@ func (f *Fleet) take(ctx context.Context, links *sync.WaitGroup, entry store.Ent
 		if entry.Value == nil {
 			return
 		}
-		p = &peer{gone: f.now(), members: make(map[string]*fleetv1.Member)} // until its record is seen
+		p = &peer{gone: f.now(), members: newMembers()} // until its record is seen
 		f.peers[name] = p
 	}
 	var err error
@@ -269,9 +270,13 @@ func (p *peer) takeSaved(bucket string, value []byte) error {
 	if err := proto.Unmarshal(value, &saved); err != nil {
 		return fmt.Errorf("decode edges: %w", err)
 	}
-	maps.DeleteFunc(p.members, func(id string, _ *fleetv1.Member) bool { return bucketOf(id) == bucket })
+	for id := range p.members.byID {
+		if bucketOf(id) == bucket {
+			p.members.remove(id)
+		}
+	}
 	for _, m := range saved.GetMembers() {
-		p.members[m.GetEdge().GetId()] = m
+		p.members.put(m)
 	}
 	return nil
 }
@@ -330,7 +335,7 @@ func (f *Fleet) follow(ctx context.Context, p *peer, l *link) error {
 			}
 		}
 	})
-	members := make(map[string]*fleetv1.Member) // nobody sees them before all have come
+	all := newMembers() // nobody sees them before all have come
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -338,17 +343,17 @@ func (f *Fleet) follow(ctx context.Context, p *peer, l *link) error {
 		}
 		f.mu.Lock()
 		if p.link == l {
-			f.takeMembers(p, members, m)
+			f.takeMembers(p, all, m)
 		}
 		f.mu.Unlock()
 	}
 }
 
 // takeMembers takes what a peer says of its edges. The caller holds mu.
-func (f *Fleet) takeMembers(p *peer, members map[string]*fleetv1.Member, said *fleetv1.FollowResponse) {
+func (f *Fleet) takeMembers(p *peer, all *members, said *fleetv1.FollowResponse) {
 	for _, m := range said.GetMembers() {
 		id := m.GetEdge().GetId()
-		members[id] = m
+		all.put(m)
 		if len(m.GetEdge().GetRejected()) > 0 {
 			f.refuses()
 		}
@@ -363,8 +368,8 @@ func (f *Fleet) takeMembers(p *peer, members map[string]*fleetv1.Member, said *f
 	l.epoch, l.floor, l.behind = said.GetEpoch(), said.GetFloor(), said.GetBehind()
 	l.passed = said.GetBarrier()
 	if !l.up && l.passed > 0 {
-		l.up, p.members = true, members
-		f.log.Info("fleet: follows another control plane", "server", p.server(), "edges", len(members))
+		l.up, p.members = true, all
+		f.log.Info("fleet: follows another control plane", "server", p.server(), "edges", len(all.byID))
 	}
 	f.wake()
 }

@@ -380,7 +380,7 @@ func (f *Fleet) standings() map[string]standing {
 		})
 	}
 	for _, p := range f.peers {
-		for id, m := range p.members {
+		for id, m := range p.members.byID {
 			contends(id, contenderOf(m))
 			if m.GetBootId() == "" {
 				continue
