@@ -22,7 +22,8 @@ import (
 )
 
 // A request at an edge for a domain that waits for its proof has it looked at, and served once DNS
-// has the proof. Nothing else looks meanwhile: the next look that is due is a day away.
+// has the proof. Nothing else looks meanwhile: the next look that is due is a day away. What was
+// exported before can be applied afterwards, because nobody has changed anything.
 func TestARequestProvesADomain(t *testing.T) {
 	t.Parallel()
 	dns := dnstest.New(t, "ns1.example.net=127.0.0.11")
@@ -55,6 +56,11 @@ func TestARequestProvesADomain(t *testing.T) {
 	}
 	key := topology.Key{Kind: topology.KindCustomDomains, Account: "acme", ID: "img.example.com"}
 	c.postpone(t, key)
+	manifests := adminv1.NewManifestServiceClient(conn)
+	exported, err := manifests.ExportManifest(ctx, &adminv1.ExportManifestRequest{Name: "accounts/acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	edge := startEdge(t, c, filepath.Join(cfg.DataDir, "edge-token"))
 	status := func() int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+edge+"/a.png", nil)
@@ -82,6 +88,12 @@ func TestARequestProvesADomain(t *testing.T) {
 		}
 		if got.GetCustomDomain().GetState() == topologyv1.CustomDomain_ACTIVE {
 			t.Logf("ACTIVE %s after DNS was set", time.Since(began).Round(10*time.Millisecond))
+			_, err := manifests.ApplyManifest(ctx, &adminv1.ApplyManifestRequest{
+				Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: exported.GetManifest()},
+			})
+			if err != nil {
+				t.Errorf("what was exported while it was PENDING is refused: %v", err)
+			}
 			return
 		}
 		select {

@@ -26,8 +26,8 @@ type Config struct {
 	// Pending returns the domains of a host, or of the wildcard above it, that are PENDING. Nil:
 	// none are looked at because edges were asked for them.
 	Pending func(host string) []topology.Key
-	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers for
-	// what is left until the time by Now.
+	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers
+	// for what is left until the time by Now.
 	Now func() time.Time
 	At  func(time.Time) <-chan time.Time
 	// Logger takes what becomes of domains. Default: slog.Default().
@@ -133,9 +133,9 @@ func (s *Service) Check(ctx context.Context, key topology.Key, asked bool) error
 	return err
 }
 
-// tellProxied has edges know whether requests for a domain come through another CDN, by the record
-// of its certificate.
-func (s *Service) tellProxied(ctx context.Context, d *domain, now topologyv1.DomainRouting_State) error {
+// writeProxied writes to the record of a domain's certificate whether requests for the domain come
+// through another CDN, which edges go by.
+func (s *Service) writeProxied(ctx context.Context, d *domain, now topologyv1.DomainRouting_State) error {
 	if now != topologyv1.DomainRouting_HERE && now != topologyv1.DomainRouting_PROXIED {
 		return nil
 	}
@@ -182,7 +182,7 @@ func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
 		d.facts.Facts.Looks = 0
 	}
 	if f.Asked {
-		if err := s.tellProxied(ctx, d, f.Routing.GetState()); err != nil {
+		if err := s.writeProxied(ctx, d, f.Routing.GetState()); err != nil {
 			return err
 		}
 	}
@@ -250,6 +250,7 @@ func (s *Service) move(
 		next.State, next.UpdateTime = state, timestamppb.New(s.now())
 		return &store.Edit{
 			Puts: []store.Put{{Key: d.key, Message: next}}, Facts: []store.DomainFacts{{Key: d.key, Facts: facts}},
+			OutputOnly: true,
 		}, nil
 	})
 	if err != nil {

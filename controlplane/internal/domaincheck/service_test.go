@@ -149,9 +149,26 @@ func (d *deployment) tell(t *testing.T, account, name string) string {
 	)
 }
 
+// changed is when what admins write has last changed in each account, and the steps of its history.
+func (d *deployment) changed(t *testing.T) (all [6]int64) {
+	t.Helper()
+	for i, account := range []string{"acme", "globex", "operator"} {
+		state, err := d.store.AccountState(t.Context(), account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		steps, _, _, err := d.store.Steps(t.Context(), account, 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[i], all[3+i] = state.Changed, int64(len(steps))
+	}
+	return all
+}
+
 // Each script is a life of names: `set RECORDS`, with ACME and GLOBEX for the tokens and `;`
 // between records, `claim`, `drop`, `check` with the answer behind it, `pass` time, and `dark`,
-// `light` for name servers that fail.
+// `light` for name servers that fail. No check changes what admins have written.
 func TestLivesOfDomains(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -295,11 +312,15 @@ func TestLivesOfDomains(t *testing.T) {
 				case "light":
 					d.Fail("example.com", "", 0)
 				case "check":
+					before := d.changed(t)
 					if err := s.Check(t.Context(), domainKey(account, domain), true); err != nil {
 						t.Fatal(err)
 					}
 					if got := d.tell(t, account, domain); got != want {
 						t.Errorf("%s: %s, want %s", line, got, want)
+					}
+					if after := d.changed(t); after != before {
+						t.Errorf("%s: what admins wrote has changed: %v, before %v", line, after, before)
 					}
 				default:
 					t.Fatalf("unknown command %q", line)

@@ -33,8 +33,8 @@ type Config struct {
 	Roots *x509.CertPool
 	// UserAgent goes with requests (RFC 8555 6.1).
 	UserAgent string
-	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers for
-	// what is left until the time by Now.
+	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers
+	// for what is left until the time by Now.
 	Now func() time.Time
 	At  func(time.Time) <-chan time.Time
 	// Logger takes what becomes of orders. Default: slog.Default().

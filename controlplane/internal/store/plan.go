@@ -20,6 +20,8 @@ type plan struct {
 	id      string // of this write
 	request string // key of the record that the write leaves
 	noop    bool
+	// outputOnly is that of the edit.
+	outputOnly bool
 
 	puts          []encodedPut
 	deletes       []topology.Key
@@ -58,6 +60,7 @@ func (s *Store) plan(
 		return nil, err
 	}
 	p := &plan{state: state, id: id, request: request, purges: state.purges}
+	p.outputOnly = edit != nil && edit.OutputOnly
 	if edit, err = s.sealEdit(ctx, p, edit); err != nil {
 		return nil, err
 	}
@@ -233,6 +236,9 @@ func (p *plan) noopRevision() int64 {
 
 // changesState reports whether the plan touches what State.Changed counts.
 func (p *plan) changesState() bool {
+	if p.outputOnly {
+		return false
+	}
 	for _, put := range p.puts {
 		if isVersioned(put.key.Kind) {
 			return true

@@ -460,7 +460,7 @@ func (s *Store) sealAccount(ctx context.Context, id, keyset string, progress fun
 	for {
 		n, more := 0, false
 		_, err := s.Write(ctx, id, RequestID{}, func(state *State) (*Edit, error) {
-			edit, bytes := &Edit{SealsAgain: true, keyset: keyset}, 0
+			edit, bytes := &Edit{OutputOnly: true, keyset: keyset}, 0
 			n, more = 0, false
 			account, err := putOrStored[*topologyv1.Account](state, edit, accountKey(id))
 			if err != nil || keyset != "" && !covers(keyset, account.GetPools()) {

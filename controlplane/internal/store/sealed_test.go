@@ -148,6 +148,10 @@ func TestRotateSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unchanged, err := a.AccountState(t.Context(), "a2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	old := a.EdgeKeys("").Keyset(store.DefaultKeyset)
 	ctx, stop := context.WithCancel(t.Context())
 	var writing sync.WaitGroup
@@ -170,6 +174,10 @@ func TestRotateSecrets(t *testing.T) {
 	writing.Wait()
 	if sealed < accounts*origins-1 || sealed > accounts*origins {
 		t.Errorf("sealed %d of %d secrets again", sealed, accounts*origins)
+	}
+	if state, err := a.AccountState(t.Context(), "a2"); err != nil || state.Changed != unchanged.Changed {
+		t.Errorf("an account that nobody has written has changed at %d, before at %d; %v", state.Changed,
+			unchanged.Changed, err)
 	}
 	last := mustPut(t, b, "a1", secretPuts("a1", "o1", "after")...)
 	checkSecret(t, a, "a1", "o1", "after")

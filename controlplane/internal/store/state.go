@@ -40,8 +40,8 @@ type State struct {
 	// certificates, as stored. Of media files and purges it may hold none; see Get.
 	Records *index.Account
 
-	// Changed is the revision of the last change of those kinds but certificates, deletions
-	// included as long as there is a Guard.
+	// Changed is the revision of the last change of those kinds but certificates that was not
+	// [Edit.OutputOnly], deletions included as long as there is a Guard.
 	Changed int64
 
 	purges int // purge records that are kept

@@ -80,7 +80,7 @@ var (
 func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error {
 	account := p.state.Account
 	left.Steps, left.Events = p.state.steps, p.state.events
-	if p.changesState() && !edit.SealsAgain {
+	if p.changesState() {
 		left.Steps = s.after(left.Steps)
 		step, err := s.step(p, req)
 		if err != nil {

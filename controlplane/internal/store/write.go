@@ -36,9 +36,10 @@ type Edit struct {
 	// Facts are what is known of domains by then; those of domains that the edit deletes go by
 	// themselves.
 	Facts []DomainFacts
-	// SealsAgain says that the edit changes how secrets are stored and not what they are: it is no
-	// step of the history.
-	SealsAgain bool
+	// OutputOnly says that the edit changes nothing that admins write: the state of a domain, or
+	// how secrets are stored. It is no step of the history, and the Changed of the account's
+	// [State] stays, so that no write is refused because of it.
+	OutputOnly bool
 
 	keyset string // seals what is put, instead of that of the account's pools
 }
