@@ -239,13 +239,6 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 	return next
 }
 
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
 // room is how many orders all issuers together may be sent now.
 func (l *leader) room(now time.Time) (n int) {
 	for _, iss := range l.issuers {
