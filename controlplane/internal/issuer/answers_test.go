@@ -105,8 +105,7 @@ func TestCertificatesOfADay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{Life: day, NoRenewalInfo: true})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	r.live("acme", "a.example.com", 3*day)
 	if n := r.ca.Orders("a.example.com"); n < 6 || n > 8 {
 		t.Errorf("%d orders in three lives", n)
@@ -118,8 +117,7 @@ func TestWindowBehindTheEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{Life: 10 * day})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	leaf := r.leaf("acme", "a.example.com")
 	if err := r.ca.SetWindow(leaf.SerialNumber, leaf.NotAfter.Add(day), leaf.NotAfter.Add(2*day)); err != nil {
 		t.Fatal(err)
@@ -154,11 +152,9 @@ func TestCAAOfAnAccount(t *testing.T) {
 	// Another control plane knows the account from etcd.
 	r.replicas[0].stop()
 	r.replica("cp2")
-	r.claim("acme", "b.example.com")
-	r.awaitState("acme", "b.example.com", "ISSUED")
+	r.issued("acme", "b.example.com")
 	r.set("c A "+r.edges[0], "c"+allowing, `d CAA 128 tbs "x"`, "d A "+r.edges[0])
-	r.claim("acme", "c.example.com")
-	r.awaitState("acme", "c.example.com", "ISSUED")
+	r.issued("acme", "c.example.com")
 	r.claim("acme", "d.example.com")
 	r.awaitState("acme", "d.example.com", "WAITING CAA")
 	fact, _ = r.fact("acme", "d.example.com")

@@ -116,8 +116,7 @@ func TestCertificateBeforeTheCutOver(t *testing.T) {
 	r.answerByDNS()
 	r.set("shop A 127.0.0.1", "_acme-challenge.shop CNAME "+r.token("acme")+".acme.example")
 	r.replica("cp1")
-	r.claim("acme", "shop.example.com")
-	r.awaitState("acme", "shop.example.com", "ISSUED")
+	r.issued("acme", "shop.example.com")
 	known, err := r.store.Facts(t.Context(), domainKey("acme", "shop.example.com"))
 	if err != nil {
 		t.Fatal(err)
@@ -198,8 +197,7 @@ func TestPersistentRecord(t *testing.T) {
 	if err := r.leaf("acme", "*.example.com").VerifyHostname("a.example.com"); err != nil {
 		t.Error(err)
 	}
-	r.claim("globex", away)
-	r.awaitState("globex", away, "ISSUED")
+	r.issued("globex", away)
 	if n := r.ca.AllOrders(); n["*.example.com"] != 1 || n[away] != 1 {
 		t.Errorf("orders: %v", n)
 	}

@@ -181,8 +181,7 @@ func TestIssuersThatFail(t *testing.T) {
 		w.Header().Set("Retry-After", strconv.Itoa(7200))
 		acmetest.Problem(w, 429, "rateLimited", "too many new orders")
 	})
-	r.claim("acme", "c.example.com")
-	r.awaitState("acme", "c.example.com", "ISSUED")
+	r.issued("acme", "c.example.com")
 	if fact, _ := r.fact("acme", "c.example.com"); fact.GetIssuer() != "second" {
 		t.Errorf("it is of %s", fact.GetIssuer())
 	}
@@ -217,8 +216,7 @@ func TestOnlyTheIssuerCanTell(t *testing.T) {
 	}
 	r.Set("example.com", "", "* A "+r.edges[3])
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	r.edgesAnswer.Store(false)
 	r.claim("acme", "b.example.com")
 	r.awaitState("acme", "b.example.com", "FAILED ISSUER_UNAUTHORIZED")
@@ -292,8 +290,7 @@ func TestDirectoriesChange(t *testing.T) {
 	r.replica("cp1")
 	issue := func(name string) {
 		t.Helper()
-		r.claim("acme", name)
-		r.awaitState("acme", name, "ISSUED")
+		r.issued("acme", name)
 	}
 	issue("a.example.com")
 	issue("b.example.com")

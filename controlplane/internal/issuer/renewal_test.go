@@ -53,8 +53,7 @@ func TestLivesWithRenewalInformation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{Life: 12 * day})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	first := r.leaf("acme", "a.example.com")
 	r.live("acme", "a.example.com", 36*day)
 	if n := r.ca.Orders("a.example.com"); n < 4 || n > 7 {
@@ -73,8 +72,7 @@ func TestLivesWithoutRenewalInformation(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, acmetest.Config{Life: life, NoRenewalInfo: true})
 			r.replica("cp1")
-			r.claim("acme", "a.example.com")
-			r.awaitState("acme", "a.example.com", "ISSUED")
+			r.issued("acme", "a.example.com")
 			r.live("acme", "a.example.com", 3*life-day)
 			if n := r.ca.Orders("a.example.com"); n != orders {
 				t.Errorf("%d orders in three lives, want %d", n, orders)
@@ -130,8 +128,7 @@ func TestMovedAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	r.Set("example.com", "", "a A 127.0.0.99")
 	r.pass(61 * day)
 	r.awaitState("acme", "a.example.com", "WAITING ROUTING")
@@ -151,8 +148,7 @@ func TestRenewNow(t *testing.T) {
 	r := newRig(t, acmetest.Config{})
 	r.replica("cp1")
 	other := r.replica("cp2")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	serial := r.leaf("acme", "a.example.com").SerialNumber.String()
 	r.check("acme", "a.example.com") // which asks for nothing that is good
 	if err := other.issuer.Ask(t.Context(), domainKey("acme", "a.example.com"), true); err != nil {
@@ -171,8 +167,7 @@ func TestRenewalsSayWhatTheyReplace(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	var mu sync.Mutex
 	with, without, down := 0, 0, true
 	r.ca.Before(func(w http.ResponseWriter, req *http.Request, what string) bool {
@@ -219,10 +214,8 @@ func TestAWildcardTakesThePlaceOfACertificate(t *testing.T) {
 	r.answerByDNS()
 	r.set("_acme-challenge CNAME " + r.token("acme") + ".acme.example")
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
-	r.claim("acme", "*.example.com")
-	r.awaitState("acme", "*.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
+	r.issued("acme", "*.example.com")
 	r.check("acme", "a.example.com")
 	r.awaitState("acme", "a.example.com", "ISSUED") // it is good still
 	r.pass(61 * day)
@@ -247,8 +240,7 @@ func TestACDNComesBetween(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	cdn := r.forwarder()
 	proxied := func() bool { return r.held("acme", "a.example.com").Proxied }
 	id := r.held("acme", "a.example.com").ID
@@ -284,8 +276,7 @@ func TestNothingEndsWhileOneIsDown(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, acmetest.Config{NoRenewalInfo: true, Life: life})
 				p := r.replica("cp1")
-				r.claim("acme", "a.example.com")
-				r.awaitState("acme", "a.example.com", "ISSUED")
+				r.issued("acme", "a.example.com")
 				id := r.held("acme", "a.example.com").ID
 				renew := r.issuance("acme", "a.example.com").GetGot().GetRenew().AsTime()
 				r.pass(renew.Sub(r.now()) - time.Second)
@@ -321,8 +312,7 @@ func TestDNSBreaksBeforeARenewal(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
 	r.replica("cp1")
-	r.claim("acme", "a.example.com")
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	id := r.held("acme", "a.example.com").ID
 	r.Fail("example.com", "", dnsmessage.RCodeServerFailure)
 	r.pass(60*day + time.Hour)
@@ -365,8 +355,7 @@ func TestManyAreRenewedWithinLimits(t *testing.T) {
 	const each = 3 * time.Hour / 8
 	issue := func(names ...string) {
 		for _, name := range names {
-			r.claim("acme", name)
-			r.awaitState("acme", name, "ISSUED")
+			r.issued("acme", name)
 			r.pass(each)
 		}
 	}
@@ -439,8 +428,7 @@ func TestAWrongClockIsTold(t *testing.T) {
 			r.pass(by)
 			r.replica("cp1")
 			other := r.replica("cp2")
-			r.claim("acme", "a.example.com")
-			r.awaitState("acme", "a.example.com", "ISSUED")
+			r.issued("acme", "a.example.com")
 			told := func() string {
 				for _, p := range []*replica{other, r.replicas[0]} {
 					all, err := p.issuer.List(t.Context())

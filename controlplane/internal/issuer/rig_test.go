@@ -336,6 +336,13 @@ func (r *rig) claim(account, name string, edits ...func(*topologyv1.CustomDomain
 	r.write(account, store.Put{Key: domainKey(account, name), Message: c})
 }
 
+// issued makes a domain as claim does, and waits for its certificate.
+func (r *rig) issued(account, name string, edits ...func(*topologyv1.CustomDomain)) {
+	r.t.Helper()
+	r.claim(account, name, edits...)
+	r.awaitState(account, name, "ISSUED")
+}
+
 func (r *rig) remove(account, name string) {
 	r.t.Helper()
 	_, err := r.store.Write(r.t.Context(), account, store.RequestID{}, func(*store.State) (*store.Edit, error) {
