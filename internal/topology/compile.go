@@ -363,7 +363,9 @@ func CompileDomain(account string, d *topologyv1.CustomDomain) *Domain {
 		Unmanaged: mode == topologyv1.DomainTls_OFF ||
 			mode == topologyv1.DomainTls_UPLOADED && !d.GetTls().GetFallbackManaged(),
 		MinTLS13: d.GetTls().GetMinVersion() == "1.3",
-		Redirect: d.GetHttps() == topologyv1.CustomDomain_REDIRECT && mode != topologyv1.DomainTls_OFF,
+		// A record says of routing that the domain is PROXIED, and else nothing.
+		Redirect: d.GetHttps() == topologyv1.CustomDomain_REDIRECT && mode != topologyv1.DomainTls_OFF &&
+			d.GetRouting().GetState() != topologyv1.DomainRouting_PROXIED,
 	}
 }
 

@@ -244,7 +244,9 @@ type Domain struct {
 	NoTLS, Unmanaged bool
 	// MinTLS13 says that clients need TLS 1.3.
 	MinTLS13 bool
-	// Redirect says that plain HTTP is redirected to HTTPS where there is a certificate.
+	// Redirect says that plain HTTP is redirected to HTTPS where there is a certificate. It is not
+	// where another CDN is known to forward requests, which may ask in plain HTTP for what its own
+	// clients ask for over TLS.
 	Redirect bool
 }
 

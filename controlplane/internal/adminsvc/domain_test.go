@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -77,6 +78,51 @@ func TestWhoIsBelieved(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What checks found out for edges, that another CDN forwards requests, is not the admin's to write:
+// it stays when he writes the domain, and he cannot set it.
+func TestDomainsStayProxied(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	s := r.store
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	r.must(t, "CreateCustomDomain",
+		`{"parent": "accounts/acme", "customDomain": {"domain": "img.example.com", "routing": {"state": "PROXIED"}}}`)
+	key := topology.Key{Kind: topology.KindCustomDomains, Account: "acme", ID: "img.example.com"}
+	stored := func() *topologyv1.CustomDomain {
+		record, _, err := s.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := record.Decode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.(*topologyv1.CustomDomain)
+	}
+	d := stored()
+	if d.GetRouting() != nil {
+		t.Errorf("an admin has set %v", d.GetRouting())
+	}
+	d.Routing = &topologyv1.DomainRouting{State: topologyv1.DomainRouting_PROXIED}
+	_, err := s.Write(t.Context(), "acme", store.RequestID{}, func(*store.State) (*store.Edit, error) {
+		return &store.Edit{Puts: []store.Put{{Key: key, Message: d}}, OutputOnly: true}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []struct{ method, body string }{
+		{"UpdateCustomDomain", `{"customDomain": {"name": "accounts/acme/customDomains/img.example.com", "https": "REDIRECT",
+			"routing": {"state": "HERE"}}, "updateMask": "https"}`},
+		{"UpdateCustomDomain", `{"customDomain": {"name": "accounts/acme/customDomains/img.example.com", "https": "ALLOW"}}`},
+		{"ApplyManifest", `{"manifest": {"account": {"id": "acme"}, "customDomains": [{"domain": "img.example.com", "https": "REDIRECT"}]}}`},
+	} {
+		r.must(t, call.method, call.body)
+		if got := stored().GetRouting().GetState(); got != topologyv1.DomainRouting_PROXIED {
+			t.Errorf("after %s edges are told %s", call.method, got)
+		}
 	}
 }
 

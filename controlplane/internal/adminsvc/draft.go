@@ -443,7 +443,7 @@ func (d *draft) putDomain(id string, c *topologyv1.CustomDomain) error {
 		return malformed(d.id, found, "")
 	}
 	stored := d.domains.before(id)
-	c.State = d.newDomain
+	c.State, c.Routing = d.newDomain, stored.Message.GetRouting() // as the checks of domains wrote it
 	if stored.Message != nil {
 		c.State = stored.Message.GetState()
 	}

@@ -197,7 +197,17 @@ func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
 			taken(facts)
 		}
 	}
-	if state == d.Message.GetState() {
+	next := proto.CloneOf(d.Message)
+	next.State = state
+	if f.Asked {
+		switch f.Routing.GetState() {
+		case topologyv1.DomainRouting_HERE:
+			next.Routing = nil
+		case topologyv1.DomainRouting_PROXIED:
+			next.Routing = &topologyv1.DomainRouting{State: topologyv1.DomainRouting_PROXIED}
+		}
+	}
+	if proto.Equal(next, d.Message) {
 		_, err := s.store.PutFacts(
 			ctx,
 			store.DomainFacts{Key: d.key, Facts: facts, Revision: d.facts.Revision},
@@ -206,7 +216,7 @@ func (s *Service) check(ctx context.Context, d *domain, asked bool) error {
 		)
 		return err
 	}
-	err := s.move(ctx, d, state, facts)
+	err := s.put(ctx, d, next, facts)
 	if errors.Is(err, store.ErrAlreadyExists) { // somebody has just proven it
 		return fmt.Errorf("%w: %w", store.ErrConflict, err)
 	}
@@ -232,10 +242,12 @@ func (s *Service) Preview(ctx context.Context, accountUID, name string, believed
 	return &storev1.DomainFacts{Ownership: f.Ownership, Routing: f.Routing, Records: f.Records, Caa: f.CAA}
 }
 
-// move gives a domain another state, with what is known of it by then.
-func (s *Service) move(
-	ctx context.Context, d *domain, state topologyv1.CustomDomain_State, facts *storev1.DomainFacts,
+// put writes what edges go by of what was found of a domain: its state, and whether another CDN
+// forwards requests for it. What is known of the domain by then is written with it.
+func (s *Service) put(
+	ctx context.Context, d *domain, next *topologyv1.CustomDomain, facts *storev1.DomainFacts,
 ) error {
+	next.UpdateTime = timestamppb.New(s.now())
 	_, err := s.store.Write(ctx, d.key.Account, store.RequestID{}, func(now *store.State) (*store.Edit, error) {
 		record, err := now.Get(ctx, d.key)
 		switch {
@@ -244,16 +256,14 @@ func (s *Service) move(
 		case err != nil:
 			return nil, err
 		case record.ModRevision != d.ModRevision:
-			return nil, fmt.Errorf("move %s: %w", d.key, store.ErrConflict)
+			return nil, fmt.Errorf("write %s: %w", d.key, store.ErrConflict)
 		}
-		next := proto.CloneOf(d.Message)
-		next.State, next.UpdateTime = state, timestamppb.New(s.now())
 		return &store.Edit{
 			Puts: []store.Put{{Key: d.key, Message: next}}, Facts: []store.DomainFacts{{Key: d.key, Facts: facts}},
 			OutputOnly: true,
 		}, nil
 	})
-	if err != nil {
+	if err != nil || next.GetState() == d.Message.GetState() {
 		return err
 	}
 	s.log.InfoContext(
@@ -264,7 +274,7 @@ func (s *Service) move(
 		"was",
 		d.Message.GetState(),
 		"state",
-		state,
+		next.GetState(),
 		"ownership",
 		facts.GetOwnership().GetMessage(),
 	)
@@ -295,7 +305,9 @@ func (s *Service) free(ctx context.Context, d *domain, proven bool) (bool, error
 	for _, holder := range lost {
 		facts := proto.CloneOf(holder.facts.Facts)
 		taken(facts)
-		if err := s.move(ctx, holder, topologyv1.CustomDomain_PENDING, facts); err != nil {
+		next := proto.CloneOf(holder.Message)
+		next.State = topologyv1.CustomDomain_PENDING
+		if err := s.put(ctx, holder, next, facts); err != nil {
 			return false, err
 		}
 	}

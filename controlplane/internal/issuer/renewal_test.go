@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/edgewalk/edgewalk/internal/acmetest"
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -264,6 +265,48 @@ func TestACDNComesBetween(t *testing.T) {
 	}
 	r.awaitState("acme", "a.example.com", "ISSUED")
 	r.oracle(map[string]int{"a.example.com": 2})
+}
+
+// Another CDN comes before a name that has no certificate of its own, because the account's
+// wildcard covers it: edges do not redirect it.
+func TestACDNBeforeANameOfAWildcard(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
+	r.answerByDNS()
+	delegated := "_acme-challenge CNAME " + r.token("acme") + ".acme.example"
+	r.set(delegated)
+	r.replica("cp1")
+	r.issued("acme", "*.example.com")
+	const name = "a.example.com"
+	redirect := func(c *topologyv1.CustomDomain) { c.Https = topologyv1.CustomDomain_REDIRECT }
+	r.claim("acme", name, redirect)
+	r.awaitState("acme", name, "NONE COVERED")
+	redirects := func() bool {
+		record, _, err := r.store.Get(t.Context(), domainKey("acme", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := record.Decode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return topology.CompileDomain("acme", m.(*topologyv1.CustomDomain)).Redirect
+	}
+	for range 2 {
+		r.check("acme", name)
+		if !redirects() {
+			t.Error("it is not redirected, and nobody forwards requests for it")
+		}
+		r.set(delegated, "a A "+r.forwarder())
+		r.check("acme", name)
+		if redirects() {
+			t.Error("it is redirected behind another CDN")
+		}
+		r.set(delegated)
+	}
+	if n := r.ca.Orders(name); n > 0 {
+		t.Errorf("%d orders for it", n)
+	}
 }
 
 // Nothing ends while the issuer is down for seven days, or no control plane is there for ten, from

@@ -25,7 +25,10 @@ func Strip(m proto.Message) {
 	case *topologyv1.Origin:
 		m.Health = nil
 	case *topologyv1.CustomDomain:
-		m.Ownership, m.Routing, m.Certificate = nil, nil, nil
+		m.Ownership, m.Certificate = nil, nil
+		if m.GetRouting().GetState() != topologyv1.DomainRouting_PROXIED {
+			m.Routing = nil // edges go by that state alone
+		}
 	}
 }
 

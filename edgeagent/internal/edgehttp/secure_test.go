@@ -360,14 +360,20 @@ func TestRedirects(t *testing.T) {
 		redirect(d)
 		d.Tls = &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF}
 	})
-	for _, name := range []string{"allow.test", "yes.test", "off.test"} {
+	s.domain("*.wild.test", nil)
+	s.domain("own.wild.test", redirect)
+	s.domain("cdn.wild.test", func(d *topologyv1.CustomDomain) {
+		redirect(d)
+		d.Routing = &topologyv1.DomainRouting{State: topologyv1.DomainRouting_PROXIED}
+	})
+	for _, name := range []string{"allow.test", "yes.test", "off.test", "*.wild.test"} {
 		s.certify(name, nil)
 	}
 	s.certify("over.test", func(c *topologyv1.Certificate) { c.NotAfter = time.Now().Add(-time.Second).Unix() })
 	s.certify("cdn.test", func(c *topologyv1.Certificate) { c.Proxied = true })
 	s.certify("away.test", func(c *topologyv1.Certificate) { c.Id = slices.Repeat([]byte{0xee}, 16) })
 	s.show()
-	for _, name := range []string{"yes.test", "cdn.test", "over.test"} { // the edge holds what it was asked for
+	for _, name := range []string{"yes.test", "cdn.test", "over.test", "own.wild.test"} { // the edge holds what it was asked for
 		if _, err := s.shake(&tls.Config{ServerName: name}); err != nil {
 			t.Fatal(err)
 		}
@@ -388,6 +394,8 @@ func TestRedirects(t *testing.T) {
 		{"cdn.test", "/a.txt", "A: b", "200 "},
 		{"away.test", "/a.txt", "A: b", "200 "},
 		{"off.test", "/a.txt", "A: b", "200 "},
+		{"own.wild.test", "/a.txt", "A: b", "308 https://own.wild.test/a.txt"},
+		{"cdn.wild.test", "/a.txt", "A: b", "200 "},
 		{"a.file.test", "/a.txt", "A: b", "308 https://a.file.test/a.txt"},
 	} {
 		response, _ := s.get(c.host, c.target, c.field)
