@@ -65,7 +65,8 @@ type Authority struct {
 	front  http.Handler
 	server *httptest.Server
 
-	// serial keeps requests apart: Pebble's handlers write what they share without a lock.
+	// serial keeps requests apart: Pebble's handlers write what they share without a lock. It guards
+	// db, ca and front, which Wipe exchanges.
 	serial sync.Mutex
 
 	mu     sync.Mutex
@@ -91,19 +92,10 @@ func New(tb testing.TB, cfg Config) *Authority {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &Authority{cfg: cfg, db: db.NewMemoryStore(), orders: map[string]int{}, asked: map[string]int{}}
-	quiet := log.New(io.Discard, "", 0)
-	a.ca = ca.New(quiet, a.db, "", "ecdsa", 0, 1, map[string]ca.Profile{
-		"default": {Description: "the default", ValidityPeriod: uint64(cfg.Life / time.Second)},
-	})
-	for id, key := range cfg.EAB {
-		if err := a.db.AddExternalAccountKeyByID(id, key); err != nil {
-			tb.Fatal(err)
-		}
+	a := &Authority{cfg: cfg, orders: map[string]int{}, asked: map[string]int{}}
+	if err := a.begin(cfg.EAB); err != nil {
+		tb.Fatal(err)
 	}
-	checker := va.New(quiet, cfg.HTTPPort, 1, false, cfg.DNS.String(), a.db)
-	pebble := wfe.New(quiet, a.db, checker, a.ca, []string{CAA}, false, len(cfg.EAB) > 0, 1, 1)
-	a.front = pebble.Handler()
 	a.server = httptest.NewTLSServer(http.HandlerFunc(a.serve))
 	tb.Cleanup(a.server.Close)
 	a.Directory = a.server.URL + wfe.DirectoryPath
@@ -115,6 +107,33 @@ func New(tb testing.TB, cfg Config) *Authority {
 		tb.Fatal(err)
 	}
 	return a
+}
+
+// begin starts with an empty database, but for keys of external accounts. The caller has the lock of
+// requests, or there are none yet.
+func (a *Authority) begin(keys map[string]string) error {
+	a.db = db.NewMemoryStore()
+	quiet := log.New(io.Discard, "", 0)
+	a.ca = ca.New(quiet, a.db, "", "ecdsa", 0, 1, map[string]ca.Profile{
+		"default": {Description: "the default", ValidityPeriod: uint64(a.cfg.Life / time.Second)},
+	})
+	for id, key := range keys {
+		if err := a.db.AddExternalAccountKeyByID(id, key); err != nil {
+			return err
+		}
+	}
+	checker := va.New(quiet, a.cfg.HTTPPort, 1, false, a.cfg.DNS.String(), a.db)
+	pebble := wfe.New(quiet, a.db, checker, a.ca, []string{CAA}, false, len(a.cfg.EAB) > 0, 1, 1)
+	a.front = pebble.Handler()
+	return nil
+}
+
+// Wipe loses the database: accounts, orders, and what certificates are signed with. It knows the
+// keys of external accounts that it is given, base64url, by id.
+func (a *Authority) Wipe(keys map[string]string) error {
+	a.serial.Lock()
+	defer a.serial.Unlock()
+	return a.begin(keys)
 }
 
 // Before has a function see each request first, with what it is for: `directory`, `nonce`,
@@ -252,13 +271,23 @@ func (a *Authority) Requests(what string) int {
 func (a *Authority) Server() *x509.Certificate { return a.server.Certificate() }
 
 // Intermediate is the certificate that certificates are signed with.
-func (a *Authority) Intermediate() *x509.Certificate { return a.ca.GetIntermediateCert(0).Cert }
+func (a *Authority) Intermediate() *x509.Certificate {
+	a.serial.Lock()
+	defer a.serial.Unlock()
+	return a.ca.GetIntermediateCert(0).Cert
+}
 
 // Root is the certificate of the authority that clients of edges are to trust.
-func (a *Authority) Root() *x509.Certificate { return a.ca.GetRootCert(0).Cert }
+func (a *Authority) Root() *x509.Certificate {
+	a.serial.Lock()
+	defer a.serial.Unlock()
+	return a.ca.GetRootCert(0).Cert
+}
 
 // SetWindow makes the authority say when to renew a certificate.
 func (a *Authority) SetWindow(serial *big.Int, start, end time.Time) error {
+	a.serial.Lock()
+	defer a.serial.Unlock()
 	return a.db.SetARIResponse(serial, fmt.Sprintf(`{"suggestedWindow":{"start":%q,"end":%q}}`,
 		start.UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339)))
 }
@@ -266,6 +295,8 @@ func (a *Authority) SetWindow(serial *big.Int, start, end time.Time) error {
 // Replaced is whether the authority has replaced a certificate. It never knows that of one whose
 // serial begins with a set bit: DER puts a zero before it, and Pebble looks for that zero too.
 func (a *Authority) Replaced(serial *big.Int) bool {
+	a.serial.Lock()
+	defer a.serial.Unlock()
 	o, err := a.db.GetOrderByIssuedSerial(hex.EncodeToString(serial.Bytes()))
 	if err != nil {
 		return false

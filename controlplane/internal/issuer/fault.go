@@ -28,8 +28,8 @@ type fault struct {
 	validation bool
 	// after is how long to wait at least.
 	after time.Duration
-	// lost says that the issuer does not know the account.
-	lost bool
+	// lost says that the issuer does not know the account, and noAccount that it gives none.
+	lost, noAccount bool
 	// gone says that the issuer does not know the order.
 	gone bool
 }
@@ -83,6 +83,20 @@ func faultOf(err error, after time.Duration) fault {
 		f.reason = topologyv1.DomainCertificate_ISSUER_REJECTED
 	}
 	return f
+}
+
+// registrationFault is the fault of an issuer that was asked for an account. One that refuses it, as
+// where its external account is gone, will not think better of it soon.
+func registrationFault(err error) error {
+	problem, _ := problemOf(err)
+	if problem == nil || problem.Status >= http.StatusInternalServerError ||
+		problem.Type == acme.ProblemTypeRateLimited {
+		return err
+	}
+	return fault{
+		reason: topologyv1.DomainCertificate_ISSUER_DOWN, issuers: true, everywhere: true, noAccount: true,
+		text: "it gives no account: " + describe(problem),
+	}
 }
 
 // refused is the fault of an answer to a request, and not to a validation.

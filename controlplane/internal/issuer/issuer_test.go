@@ -337,6 +337,83 @@ func TestNamesThatFail(t *testing.T) {
 	r.oracle(map[string]int{"x.example.com": 5})
 }
 
+// An issuer that has lost everything, before an order or in the middle of one, has the account made
+// anew and the order begun anew at once; and so it is for a renewal, whose certificate it does not
+// know.
+func TestTheIssuerLosesItsDatabase(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{NoRenewalInfo: true})
+	wipe := func() {
+		if err := r.ca.Wipe(nil); err != nil {
+			t.Error(err)
+		}
+	}
+	r.replica("cp1")
+	r.issued("acme", "a.example.com")
+	wipe()
+	r.issued("acme", "b.example.com")
+	for _, step := range []string{"order", "authorization", "challenge", "order-state", "finalize", "certificate"} {
+		var once sync.Once
+		r.ca.Around(func(what string, after bool) (lost bool) {
+			if what == step && !after {
+				once.Do(wipe)
+			}
+			return false
+		})
+		r.issued("acme", step+".example.com")
+		want := 2
+		if step == "order" {
+			want = 1
+		}
+		if n := r.ca.Orders(step + ".example.com"); n != want {
+			t.Errorf("wiped before %s: %d orders, want %d", step, n, want)
+		}
+	}
+	r.ca.Around(nil)
+	wipe()
+	id := r.held("acme", "a.example.com").ID
+	r.pass(61 * day)
+	r.await("it is renewed", func() bool { return r.held("acme", "a.example.com").ID != id })
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	if n := r.ca.Orders("a.example.com"); n != 2 {
+		t.Errorf("%d orders with the renewal", n)
+	}
+}
+
+// An issuer that has lost the account, and gives no other because the external account that it was
+// bound to is gone too, is left alone at once, and the next one is asked.
+func TestTheIssuerGivesNoOtherAccount(t *testing.T) {
+	t.Parallel()
+	key := acmetest.MACKey("a secret as long as the hash is: 32 bytes")
+	r := newRig(t, acmetest.Config{EAB: map[string]string{"kid-1": key}})
+	a := r.authority()
+	a.KeyID, a.MACKey = "kid-1", key
+	second := acmetest.New(t, acmetest.Config{DNS: r.Resolver, HTTPPort: r.port, Now: r.now})
+	r.trust(second)
+	p := r.replica("cp1", a, issuer.Authority{Name: "second", Directory: second.Directory, Orders: 300})
+	by := func(name, want string) {
+		t.Helper()
+		r.issued("acme", name)
+		if fact, _ := r.fact("acme", name); fact.GetIssuer() != want {
+			t.Errorf("%s is of %s, want %s", name, fact.GetIssuer(), want)
+		}
+	}
+	by("a.example.com", "le")
+	if err := r.ca.Wipe(nil); err != nil {
+		t.Fatal(err)
+	}
+	by("b.example.com", "second")
+	r.await("it is told why", func() bool {
+		all, err := p.issuer.List(t.Context())
+		return err == nil && all[0].Wait > 0 && strings.Contains(all[0].Message, "it gives no account: ")
+	})
+	if err := r.ca.Wipe(map[string]string{"kid-1": key}); err != nil {
+		t.Fatal(err)
+	}
+	r.pass(2 * time.Minute)
+	by("c.example.com", "le")
+}
+
 // An issuer that asks for an account beforehand is given it, and one that has lost the account is
 // asked for another.
 func TestAccounts(t *testing.T) {
@@ -355,10 +432,7 @@ func TestAccounts(t *testing.T) {
 	})
 	lost.Store(1)
 	r.replica("cp1", a)
-	r.claim("acme", "a.example.com")
-	r.await("it is tried", func() bool { return lost.Load() <= 0 })
-	r.pass(time.Minute)
-	r.awaitState("acme", "a.example.com", "ISSUED")
+	r.issued("acme", "a.example.com")
 	// A request whose nonce Pebble refuses, as it does now and then, comes again.
 	if n := r.ca.Requests("account"); n < 2 || n > 5 {
 		t.Errorf("%d requests for accounts, want one for each of 2 accounts", n)

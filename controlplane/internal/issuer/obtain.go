@@ -144,6 +144,11 @@ func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *reco
 	iss.begin()
 	asking, after := withRetryAfter(ctx)
 	got, err := l.perform(asking, sub, iss, r, m, replaces)
+	if err != nil && faultOf(err, 0).lost {
+		if err = l.beginAnew(ctx, sub, iss, r); err == nil {
+			got, err = l.perform(asking, sub, iss, r, m, replaces)
+		}
+	}
 	iss.end()
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) || isStore(err) {
@@ -157,6 +162,18 @@ func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *reco
 	}
 	iss.succeeded()
 	return l.keep(ctx, sub, iss, got)
+}
+
+// beginAnew forgets an order, and the account that it was made with, because the issuer knows
+// neither any more, as one whose database was lost. The next try makes both.
+func (l *leader) beginAnew(ctx context.Context, sub *subject, iss *issuer, r *record) error {
+	l.log.WarnContext(ctx, "issuer: the issuer does not know the account any more: it is made anew",
+		"issuer", iss.Name, "domain", sub.key.Name())
+	if err := iss.forget(ctx, l.fence); err != nil {
+		return err
+	}
+	r.URL = ""
+	return l.writeOrder(ctx, sub.key, r)
 }
 
 // isStore reports whether an error is etcd's and not an issuer's.

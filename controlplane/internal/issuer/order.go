@@ -117,7 +117,7 @@ func (l *leader) perform(
 ) (*obtained, error) {
 	account, err := iss.register(ctx, l.fence)
 	if err != nil {
-		return nil, err
+		return nil, registrationFault(err)
 	}
 	o, err := l.open(ctx, sub, iss, account, r, replaces)
 	if err != nil {

@@ -155,7 +155,8 @@ func (iss *issuer) failed(f fault, now time.Time) (down bool) {
 	switch {
 	case f.everywhere && f.after > 0: // it says for how long
 		s.Until, s.Limited, s.Faults = now.Add(f.after), true, max(s.Faults, faultsInRow)
-	case s.Faults >= faultsInRow:
+	case s.Faults >= faultsInRow, f.noAccount:
+		s.Faults = max(s.Faults, faultsInRow)
 		s.Until, s.Limited = now.Add(downFor[min(s.Downs, len(downFor)-1)]), false
 		s.Downs++
 	}
