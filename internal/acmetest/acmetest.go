@@ -65,8 +65,8 @@ type Authority struct {
 	front  http.Handler
 	server *httptest.Server
 
-	// serial keeps requests apart: Pebble's handlers write what they share without a lock. It guards
-	// db, ca and front, which Wipe exchanges.
+	// serial keeps requests apart: Pebble's handlers write what they share without a lock. It
+	// guards db, ca and front, which Wipe exchanges.
 	serial sync.Mutex
 
 	mu     sync.Mutex
@@ -109,8 +109,8 @@ func New(tb testing.TB, cfg Config) *Authority {
 	return a
 }
 
-// begin starts with an empty database, but for keys of external accounts. The caller has the lock of
-// requests, or there are none yet.
+// begin starts with an empty database, but for keys of external accounts. The caller has the lock
+// of requests, or there are none yet.
 func (a *Authority) begin(keys map[string]string) error {
 	a.db = db.NewMemoryStore()
 	quiet := log.New(io.Discard, "", 0)

@@ -85,8 +85,8 @@ func faultOf(err error, after time.Duration) fault {
 	return f
 }
 
-// registrationFault is the fault of an issuer that was asked for an account. One that refuses it, as
-// where its external account is gone, will not think better of it soon.
+// registrationFault is the fault of an issuer that was asked for an account. One that refuses it,
+// as where its external account is gone, will not think better of it soon.
 func registrationFault(err error) error {
 	problem, _ := problemOf(err)
 	if problem == nil || problem.Status >= http.StatusInternalServerError ||

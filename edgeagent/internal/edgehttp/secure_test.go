@@ -373,7 +373,8 @@ func TestRedirects(t *testing.T) {
 	s.certify("cdn.test", func(c *topologyv1.Certificate) { c.Proxied = true })
 	s.certify("away.test", func(c *topologyv1.Certificate) { c.Id = slices.Repeat([]byte{0xee}, 16) })
 	s.show()
-	for _, name := range []string{"yes.test", "cdn.test", "over.test", "own.wild.test"} { // the edge holds what it was asked for
+	// The edge holds what it was asked for.
+	for _, name := range []string{"yes.test", "cdn.test", "over.test", "own.wild.test"} {
 		if _, err := s.shake(&tls.Config{ServerName: name}); err != nil {
 			t.Fatal(err)
 		}
