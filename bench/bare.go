@@ -13,8 +13,8 @@ import (
 const bareCommand = "bare"
 
 // startBare starts the fastest server that a Go program with a goroutine for each connection can
-// be: it answers anything with a file of the size at the start of the path, and looks at nothing
-// else.
+// be: it answers anything with a file of the size at the start of the path, or with 304 where there
+// is a condition, and looks at nothing else.
 func (b *bench) startBare(ctx context.Context, core int) (*peer, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -44,6 +44,17 @@ func serveBare(ctx context.Context, address string) error {
 	}
 }
 
+// bareReply is as long as an edge's.
+func bareReply(length int, notModified bool) []byte {
+	padding := bytes.Repeat([]byte("x"), 300)
+	if notModified {
+		return fmt.Appendf(nil, "HTTP/1.1 304 Not Modified\r\nCache-Status: bare; hit\r\nX-Padding: %s\r\n\r\n", padding[:225])
+	}
+	reply := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nCache-Status: bare; hit\r\nX-Padding: %s\r\nContent-Length: %d\r\n\r\n",
+		padding, length)
+	return append(reply, bytes.Repeat([]byte("x"), length)...)
+}
+
 func answerBare(conn net.Conn) {
 	defer conn.Close()
 	in := make([]byte, 4<<10)
@@ -60,10 +71,7 @@ func answerBare(conn net.Conn) {
 			if err != nil {
 				return
 			}
-			// The head is as long as an edge's.
-			reply = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nCache-Status: bare; hit\r\nX-Padding: %s\r\nContent-Length: %d\r\n\r\n",
-				bytes.Repeat([]byte("x"), 300), length)
-			reply = append(reply, bytes.Repeat([]byte("x"), length)...)
+			reply = bareReply(length, bytes.Contains(in[:n], []byte("\r\nIf-None-Match:")))
 		}
 		if _, err := conn.Write(reply); err != nil {
 			return

@@ -203,7 +203,7 @@ func (b *bench) hitLoads(ctx context.Context) ([]load, error) {
 		loads = append(loads, load{"h1 " + size, paths[size], wrk, withBare})
 	}
 	loads = append(loads,
-		load{"h1 304", paths["1 KB"], wrkWith("If-None-Match: *"), plain},
+		load{"h1 304", paths["1 KB"], wrkWith("If-None-Match: *"), withBare},
 		load{"h1 1 KB of 1 MB", paths["1 MB"], wrkWith("Range: bytes=1000-2023"), plain},
 	)
 	if have("h2load") {

@@ -27,8 +27,17 @@ const openLoopCommand = "open-loop"
 // the generator looked at the clock: the generator's own part of it, or the machine's.
 type asked struct{ Took, Late time.Duration }
 
+// loopReport is what a generator has found out.
+type loopReport struct {
+	asked []asked
+	// Of the cores of the server and of the generator. Those of the server's are not known if
+	// witnessed is false.
+	pauses    []gap
+	witnessed bool
+}
+
 // openLoop asks for a path at a rate.
-func openLoop(ctx context.Context, address, path string, rate float64, d time.Duration) ([]asked, error) {
+func openLoop(ctx context.Context, address, path string, rate float64, d time.Duration) (*loopReport, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -40,9 +49,32 @@ func openLoop(ctx context.Context, address, path string, rate float64, d time.Du
 	if err != nil {
 		return nil, err
 	}
-	all := make([]asked, len(out)/binary.Size(asked{}))
-	_, err = binary.Decode(out, binary.NativeEndian, all)
-	return all, err
+	return readReport(bytes.NewReader(out))
+}
+
+// write writes a report for another process of this program.
+func (r *loopReport) write(to io.Writer) error {
+	counts := [3]int64{int64(len(r.asked)), int64(len(r.pauses))}
+	if r.witnessed {
+		counts[2] = 1
+	}
+	buffered := bufio.NewWriter(to)
+	for _, part := range []any{counts, r.asked, r.pauses} {
+		if err := binary.Write(buffered, binary.NativeEndian, part); err != nil {
+			return err
+		}
+	}
+	return buffered.Flush()
+}
+
+func readReport(from io.Reader) (*loopReport, error) {
+	var counts [3]int64
+	if err := binary.Read(from, binary.NativeEndian, &counts); err != nil {
+		return nil, err
+	}
+	r := &loopReport{make([]asked, counts[0]), make([]gap, counts[1]), counts[2] == 1}
+	return r, errors.Join(binary.Read(from, binary.NativeEndian, r.asked),
+		binary.Read(from, binary.NativeEndian, r.pauses))
 }
 
 // askOpenLoop is the process. It writes what it has measured to out.
@@ -63,14 +95,17 @@ func askOpenLoop(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer g.close()
-	if err := g.run(ctx, rate); err != nil {
+	start := time.Now()
+	w := watchCore(serverCore, start)
+	err = g.run(ctx, rate, start)
+	report := &loopReport{g.asked, g.pauses, w != nil}
+	if w != nil {
+		report.pauses = append(report.pauses, w.end()...)
+	}
+	if err != nil {
 		return err
 	}
-	buffered := bufio.NewWriter(out)
-	if err := binary.Write(buffered, binary.NativeEndian, g.asked); err != nil {
-		return err
-	}
-	return buffered.Flush()
+	return report.write(out)
 }
 
 // generator asks over connections in turn. It never sleeps, because being woken may take
@@ -81,6 +116,7 @@ type generator struct {
 	epoll   int
 	clients []openClient
 	asked   []asked
+	pauses  []gap // in which it did not look at its clock
 }
 
 // openClient is a connection of a generator. It asks again when it has a reply, as soon as that is
@@ -140,25 +176,28 @@ func (g *generator) close() {
 	unix.Close(g.epoll)
 }
 
-// run makes all requests at a rate.
-func (g *generator) run(ctx context.Context, rate float64) error {
+// run makes all requests at a rate, from start on.
+func (g *generator) run(ctx context.Context, rate float64, start time.Time) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	interval := float64(time.Second) / rate
-	dueAt := func(n int) time.Duration { return time.Duration(float64(n) * interval) }
-	start := time.Now()
 	var events [connections]unix.EpollEvent
 	// A server that answers too slowly still gets the time of one request after the last was due.
-	limit := dueAt(len(g.asked)) + clientTimeout
+	limit := dueAt(len(g.asked), interval) + clientTimeout
+	last := time.Since(start)
 	for due, done := 0, 0; done < len(g.asked); {
 		now := time.Since(start)
+		if now-last > leastPause {
+			g.pauses = append(g.pauses, gap{last, now})
+		}
+		last = now
 		if now > limit || ctx.Err() != nil {
 			return errors.Join(ctx.Err(), fmt.Errorf("%d of %d requests were answered", done, len(g.asked)))
 		}
-		for ; due < len(g.asked) && dueAt(due) <= now; due++ {
+		for ; due < len(g.asked) && dueAt(due, interval) <= now; due++ {
 			c := &g.clients[due%connections]
 			c.due = due
-			g.asked[due].Late = now - dueAt(due)
+			g.asked[due].Late = now - dueAt(due, interval)
 			if err := g.ask(c); err != nil {
 				return err
 			}
@@ -176,7 +215,7 @@ func (g *generator) run(ctx context.Context, rate float64) error {
 			if !whole {
 				continue
 			}
-			g.asked[c.next].Took = time.Since(start) - dueAt(c.next)
+			g.asked[c.next].Took = time.Since(start) - dueAt(c.next, interval)
 			done++
 			c.next += connections
 			c.busy = false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A generator makes as many requests as it should, and knows of each how long it took; it says so
@@ -28,7 +29,7 @@ func TestGenerator(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.close()
-	if err := g.run(t.Context(), 10_000); err != nil {
+	if err := g.run(t.Context(), 10_000, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if served.Load() != requests {
@@ -44,7 +45,7 @@ func TestGenerator(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer missing.close()
-	if err := missing.run(t.Context(), 10_000); err == nil || !strings.Contains(err.Error(), "404") {
+	if err := missing.run(t.Context(), 10_000, time.Now()); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("a reply without the file: %v", err)
 	}
 }

@@ -31,7 +31,7 @@ var reported = []struct {
 }{
 	{"Hits, one core for the server", []string{"hits", "-duration", "1s", "-rounds", "5"}},
 	{"Hits, two cores", []string{"hits", "-duration", "1s", "-rounds", "3", "-cores", "2"}},
-	{"Latency of hits at half of the maximum rate", []string{"latency", "-duration", "2s", "-rounds", "9"}},
+	{"Latency of hits at half of the maximum rate", []string{"latency", "-duration", "2s", "-rounds", "15"}},
 	{"Idle connections", []string{"idle"}},
 	{"Misses", []string{"miss"}},
 	{"After a restart", []string{"restart"}},
