@@ -50,7 +50,7 @@ type Config struct {
 
 const defaultMaxBytes = 128 << 20
 
-// Why a file is not kept, and not asked for again as long as that is so.
+// Why a file is not kept. It is not asked for again while that reason holds.
 var (
 	errTooLarge = errors.New("it is larger than 1 MiB")
 	errNoRoom   = errors.New("there is no more room, for which --cache-size has to be raised")
@@ -116,13 +116,13 @@ func New(cfg Config) (*Keeper, error) {
 	return k, nil
 }
 
-// hold takes a file in.
+// hold adds a file.
 func (k *Keeper) hold(sha prefix, image *httpcache.Image) {
 	k.kept[sha] = k.watch(sha, image)
 	k.grow(image.Length)
 }
 
-// release is the reverse of hold. What found no room may find it now.
+// release is the reverse of hold. Files that found no room may find it now.
 func (k *Keeper) release(sha prefix) {
 	k.grow(-k.kept[sha].Length)
 	delete(k.kept, sha)
@@ -142,11 +142,12 @@ func (k *Keeper) grow(n int64) {
 }
 
 // lookupWait bounds how long a request waits for an image that was named a moment ago and is being
-// fetched: after that moment the request is right, and nobody waits when the control plane is gone.
+// fetched. So a request right after the change gets the image, and none waits when the control
+// plane is gone.
 const lookupWait = 2 * time.Second
 
-// Lookup returns the image at a path of an account's Media Library, if it is here. One that has not
-// been asked for yet is waited for.
+// Lookup returns the image at a path of an account's Media Library, if it is kept. It waits for one
+// that was not asked for yet.
 func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
 	image, coming := k.find(accountUID, trimSlash(path))
 	if coming == nil {
@@ -162,7 +163,7 @@ func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
 	return image, image != nil
 }
 
-// find returns an image that is here, or a channel that is closed once it was asked for.
+// find returns an image that is kept, or a channel that is closed once it was asked for.
 func (k *Keeper) find(accountUID, path string) (*httpcache.Image, <-chan struct{}) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -183,7 +184,7 @@ func (k *Keeper) want(sha prefix) {
 	}
 }
 
-// asked lets requests go on that wait for a file.
+// asked wakes the requests that wait for a file.
 func (k *Keeper) asked(sha prefix) {
 	done := k.wanted[sha]
 	if done == nil {
@@ -196,7 +197,7 @@ func (k *Keeper) asked(sha prefix) {
 	}
 }
 
-// watch has an image found out to be lost by the first request that cannot open it.
+// watch returns the image with an Open that reports a file that cannot be opened.
 func (k *Keeper) watch(sha prefix, image *httpcache.Image) *httpcache.Image {
 	open := image.Open
 	image.Open = func() (io.ReadCloser, error) {
@@ -209,10 +210,10 @@ func (k *Keeper) watch(sha prefix, image *httpcache.Image) *httpcache.Image {
 	return image
 }
 
-// lost has an image fetched again whose file cannot be read any more.
+// lost makes Run fetch an image again whose file can no longer be read.
 func (k *Keeper) lost(sha prefix, image *httpcache.Image, err error) {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		return // That is this process, not the file.
+		return // The fault is in this process, and not in the file.
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -263,7 +264,7 @@ func (k *Keeper) sweep() {
 	k.dropUnused(maps.Keys(maps.Clone(k.kept)))
 }
 
-// take notes what an account's endpoints name and its Media Library has.
+// take records what an account's endpoints name and its Media Library has.
 func (k *Keeper) take(a *topology.Account) {
 	images := map[string]prefix{}
 	for path := range a.Named() {
@@ -285,7 +286,7 @@ func (k *Keeper) take(a *topology.Account) {
 	}
 }
 
-// forget takes back what take noted, and adds to left what it was about.
+// forget removes what take recorded for an account, and adds its files to left.
 func (k *Keeper) forget(id string, left map[prefix]struct{}) {
 	uid := k.uids[id]
 	for path, sha := range k.used[uid] {
@@ -296,7 +297,7 @@ func (k *Keeper) forget(id string, left map[prefix]struct{}) {
 	delete(k.uids, id)
 }
 
-// dropUnused removes those of the files that no account leads to any more.
+// dropUnused removes the files that no account names any more.
 func (k *Keeper) dropUnused(files iter.Seq[prefix]) {
 	for sha := range files {
 		if len(k.uses[sha]) > 0 {
@@ -313,7 +314,7 @@ func (k *Keeper) dropUnused(files iter.Seq[prefix]) {
 	}
 }
 
-// trimSlash gives a path the form of the Media Library's.
+// trimSlash returns a path in the form of the Media Library.
 func trimSlash(path string) string { return strings.TrimPrefix(path, "/") }
 
 // maxFetches are under way at a time.
@@ -387,8 +388,8 @@ func (k *Keeper) fetchAll(ctx context.Context) bool {
 	return fetches.Wait() == nil
 }
 
-// keep takes a fetched file in, unless nobody wants it any more. err is why it could not be
-// fetched; the error that is returned is why it is not kept.
+// keep adds a fetched file, unless it is no longer wanted. err is why it could not be fetched; the
+// returned error is why it is not kept.
 func (k *Keeper) keep(sha prefix, image *httpcache.Image, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -451,7 +452,7 @@ func (k *Keeper) fetch(ctx context.Context, root *route.Root, sha prefix, from s
 	return writeFile(k.cfg.Dir, sha, result.Response.Header.Get("Content-Type"), result.Response.Body)
 }
 
-// Missing is how many images are wanted and not here.
+// Missing returns how many images are wanted and not kept.
 func (k *Keeper) Missing() int {
 	k.mu.RLock()
 	defer k.mu.RUnlock()

@@ -1,11 +1,11 @@
-// Package identity is who an edge is to control planes: a key that never leaves its state folder,
-// and a certificate for it.
+// Package identity is an edge's identity for control planes: a key that never leaves its state
+// folder, and a certificate for it.
 //
 // An edge gets its first certificate with a join token, and another one whenever a third of the
-// time is left. Control planes are known by the authorities that come with the certificate, and
-// before by the hash in the token, so that nobody is believed on first sight. An edge whose
-// certificate has ended, or was revoked, serves on by what it has; it only learns nothing new until
-// it is given another token. What the certificate says of the edge is for control planes to read.
+// time is left. It knows control planes by the authorities that come with the certificate, and
+// before that by the hash in the token, so that it trusts nobody on first sight. An edge whose
+// certificate has ended, or was revoked, serves on by what it has; it learns nothing new until it
+// is given another token. What the certificate says of the edge is for control planes to read.
 package identity
 
 import (
@@ -40,7 +40,8 @@ import (
 
 // Config is what an identity needs.
 type Config struct {
-	// Dir keeps it, in the file identity.pem, and before it has joined its key in joining.pem.
+	// Dir holds the identity in identity.pem, and before the edge has joined its key in
+	// joining.pem.
 	Dir string
 	// TokenFile holds a join token. Empty: there is none, and the edge must have joined before. It
 	// is read at the start; a token other than the one that the edge has joined with makes it join
@@ -48,7 +49,7 @@ type Config struct {
 	TokenFile string
 	// Addresses are those of the control planes, `host:port`.
 	Addresses []string
-	// TLS is how control planes are known, if not by their own authority: by the operator's.
+	// TLS authenticates control planes by the operator's authorities, instead of their own.
 	TLS *tls.Config
 
 	Logger *slog.Logger
@@ -233,7 +234,7 @@ func (i *Identity) ID() (id, region string) {
 	return cert.Subject.CommonName, region
 }
 
-// Expires is when the certificate does, the zero time before there is one.
+// Expires returns when the certificate ends, the zero time before there is one.
 func (i *Identity) Expires() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -243,8 +244,7 @@ func (i *Identity) Expires() time.Time {
 	return i.held.cert.NotAfter
 }
 
-// Trouble says, for people, why control planes refuse the edge or soon will. Empty: they have no
-// reason to.
+// Trouble says, for people, why control planes refuse the edge or soon will; empty if they do not.
 func (i *Identity) Trouble() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -279,7 +279,7 @@ func (i *Identity) Run(ctx context.Context) error {
 	}
 }
 
-// renewal is when a third of the certificate's time is left.
+// renewal returns when a third of the certificate's time is left.
 func (i *Identity) renewal() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -287,7 +287,7 @@ func (i *Identity) renewal() time.Time {
 	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
 }
 
-// until tries one control plane after the other until one has done what is asked of it.
+// until tries one control plane after the other until a call has succeeded.
 func (i *Identity) until(
 	ctx context.Context, least, most time.Duration, what string, try func(context.Context, string) error,
 ) error {
@@ -329,8 +329,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// join presents the token. Its key is on the disk before: whose answer is lost joins again with the
-// same one.
+// join presents the token. The key is on the disk before, so that an edge whose answer was lost
+// joins again with the same key.
 func (i *Identity) join(ctx context.Context, address string) error {
 	if i.joining.token != i.token.ID {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -380,7 +380,8 @@ func (i *Identity) renew(ctx context.Context, address string) error {
 	})
 }
 
-// request is a certificate signing request for a key. Who the edge is, the control plane knows.
+// request returns a certificate signing request for a key. It does not say who the edge is, because
+// the control plane knows.
 func request(key *ecdsa.PrivateKey) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
 }
@@ -400,7 +401,7 @@ func (i *Identity) call(
 	return err
 }
 
-// take keeps a certificate that a control plane has given.
+// take stores a certificate that a control plane has issued.
 func (i *Identity) take(h held, given *edgev1.Certificate) error {
 	cert, err := x509.ParseCertificate(given.GetCertificate())
 	if err != nil {
@@ -420,7 +421,7 @@ func (i *Identity) take(h held, given *edgev1.Certificate) error {
 	if err := i.write(fileName, h); err != nil {
 		return fmt.Errorf("keep the edge's certificate: %w", err)
 	}
-	os.Remove(filepath.Join(i.cfg.Dir, joiningName)) // It would be passed over.
+	os.Remove(filepath.Join(i.cfg.Dir, joiningName)) // It is no longer needed.
 	i.mu.Lock()
 	i.held = h
 	i.mu.Unlock()
@@ -429,8 +430,8 @@ func (i *Identity) take(h held, given *edgev1.Certificate) error {
 	return nil
 }
 
-// TLS is how to talk to control planes and their media listeners, from now on. It is for an edge
-// that has joined.
+// TLS returns the TLS settings for control planes and their media listeners. It is for an edge that
+// has joined.
 func (i *Identity) TLS() *tls.Config {
 	i.mu.Lock()
 	h := i.held
@@ -446,7 +447,8 @@ func (i *Identity) TLS() *tls.Config {
 	conf.GetClientCertificate = nil
 	if h.cert != nil {
 		conf.Certificates = []tls.Certificate{{Certificate: [][]byte{h.cert.Raw}, PrivateKey: h.key, Leaf: h.cert}}
-		// Whatever authorities a control plane names: it may sit behind those of its operator.
+		// The certificate is shown whatever authorities the server names, because a control plane
+		// may be behind the operator's proxy.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &conf.Certificates[0], nil
 		}
@@ -454,8 +456,8 @@ func (i *Identity) TLS() *tls.Config {
 	return conf
 }
 
-// known believes who has a certificate of one of some authorities, for the name that control planes
-// have under it.
+// known returns settings that trust the holder of a certificate of one of the authorities, for the
+// name that control planes have under it.
 func known(authorities [][sha256.Size]byte) *tls.Config {
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS13,

@@ -1,6 +1,7 @@
-// Package series counts what belongs to one endpoint or origin of an account. Whoever may make
-// those must not fill the memory of the edge or of Prometheus: there is a bound on the series of
-// all families together, and what comes beyond it is counted together, as account and id `other`.
+// Package series counts what belongs to one endpoint or origin of an account. Those who may make
+// endpoints and origins must not fill the memory of the edge or of Prometheus. So the series of all
+// families together have a bound, and what is beyond is counted together, as account and id
+// `other`.
 package series
 
 import (
@@ -24,7 +25,7 @@ func NewBound(n int) *Bound {
 	return b
 }
 
-// take reports whether there is room for another series, which then is taken.
+// take takes room for another series, and reports whether there was any.
 func (b *Bound) take() bool {
 	if b == nil {
 		return false
@@ -198,7 +199,7 @@ func (f *Family) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// forget gives the places of a thing back.
+// forget releases the series of a thing.
 func (f *Family) forget(key name, c *Counters) {
 	delete(f.each, key)
 	for i := range c.counts {

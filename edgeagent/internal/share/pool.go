@@ -2,8 +2,9 @@
 // them can take what the others need.
 //
 // What always holds: no more than the pool's places are taken; a holder that has less than its
-// share, an eighth of them, is refused only when all are taken; what it takes beyond that it takes
-// from those that are open to all, so that the others are there for those who have little.
+// share, an eighth of them, is refused only when all are taken; what it takes beyond its share
+// comes from the places that are open to all, so that the others are left for holders who have
+// little.
 package share
 
 import (
@@ -11,7 +12,7 @@ import (
 	"sync"
 )
 
-// Verdict is what a pool says to who wants a place.
+// Verdict is the answer of a pool to a request for a place.
 type Verdict uint8
 
 const (
@@ -19,7 +20,7 @@ const (
 	Taken Verdict = iota
 	// Full: all places are taken.
 	Full
-	// OverShare: the holder has its share, and the others need the rest.
+	// OverShare: the holder has its share, and the others need the rest of the places.
 	OverShare
 )
 
@@ -29,8 +30,8 @@ type Pool[Holder comparable] struct {
 
 	mu    sync.Mutex
 	taken int
-	// held is what each has. Those who have nothing at the moment stay, because most come back, up
-	// to tidyAt of all.
+	// held holds the places of each holder. Holders without places stay, because most come back,
+	// until there are tidyAt of them.
 	held   map[Holder]*Held
 	tidyAt int
 }
@@ -38,7 +39,7 @@ type Pool[Holder comparable] struct {
 // leastHeld is how many holders are remembered at least.
 const leastHeld = 1024
 
-// NewPool returns a pool of at least one place, of which the first are open to all.
+// NewPool returns a pool of places, at least one, of which open are open to all.
 func NewPool[Holder comparable](places, open int) *Pool[Holder] {
 	return &Pool[Holder]{places: max(places, 1), open: open, held: map[Holder]*Held{}, tidyAt: leastHeld}
 }
@@ -52,11 +53,11 @@ func NewClients[Holder comparable](places int) *Pool[Holder] {
 // of its clients can take.
 func NewAccounts(places int) *Pool[string] { return NewPool[string](places, places*3/4) }
 
-// Held are the places of one holder.
+// Held counts the places of one holder.
 type Held struct{ n int }
 
-// Take takes a place for a holder that may have so many at most, of all if 0. If the verdict is
-// [Taken], the caller gives the place back by calling Release with what Take returned.
+// Take takes a place for a holder that may have at most most places, or any number if that is 0. If
+// the verdict is [Taken], the caller releases the place by calling Release with what Take returned.
 func (p *Pool[Holder]) Take(holder Holder, most int) (*Held, Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,7 +99,7 @@ func (p *Pool[Holder]) Release(held *Held) {
 	held.n--
 }
 
-// Taken is how many places are taken.
+// Taken returns how many places are taken.
 func (p *Pool[Holder]) Taken() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -85,12 +85,12 @@ func Open(ctx context.Context, cfg Config) (*Exporter, error) {
 	)}, nil
 }
 
-// Tracer makes spans.
+// Tracer returns what makes spans.
 func (e *Exporter) Tracer() trace.Tracer {
 	return e.provider.Tracer("github.com/edgewalk/edgewalk/edgeagent")
 }
 
-// closeTime is for how long Close tries to send what is left.
+// closeTime is how long Close tries to send what is left.
 const closeTime = 2 * time.Second
 
 // Close sends what is left, and gives up after 2 s.
@@ -120,17 +120,17 @@ func (e *lossLogger) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlyS
 	return nil
 }
 
-// Within returns ctx within the trace that the traceparent of a request names
+// Within returns ctx as part of the trace that the traceparent of a request names
 // (https://www.w3.org/TR/trace-context/#traceparent-header), or ctx if it names none. The caller
-// trusts whoever sent it. No tracestate is taken: it holds what others say to each other.
+// must trust the sender. The tracestate is not taken over, because it is about other systems.
 func Within(ctx context.Context, fields *field.Lines) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, carrier{fields})
 }
 
-// carrier has the fields of a request read.
+// carrier reads the fields of a request.
 type carrier struct{ fields *field.Lines }
 
-// Get returns the traceparent, if it is asked for and there is one alone.
+// Get returns the traceparent, if that is name and there is exactly one.
 func (c carrier) Get(name string) (value string) {
 	if name != traceparent {
 		return ""
@@ -146,10 +146,10 @@ func (c carrier) Get(name string) (value string) {
 	return value
 }
 
-// Set does nothing: requests are read.
+// Set does nothing, because requests are only read.
 func (carrier) Set(string, string) {}
 
-// Keys returns the only field that there is to Get.
+// Keys returns the only field that Get returns.
 func (carrier) Keys() []string { return []string{traceparent} }
 
 const traceparent = "traceparent"

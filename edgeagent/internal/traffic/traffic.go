@@ -1,7 +1,7 @@
 // Package traffic counts what clients ask of each account, for the control plane to show.
 //
-// What was counted is taken out by [Table.Report]. Memory is bounded by the accounts that there
-// are, and for missing files by [maxSketches] times [sketchSize] paths.
+// [Table.Report] returns and removes what was counted. Memory is bounded by the number of accounts,
+// and for missing files by [maxSketches] times [sketchSize] paths.
 package traffic
 
 import (
@@ -73,8 +73,8 @@ func (t *Table) Of(id, uid string) *Account {
 	return t.accounts[uid]
 }
 
-// Count counts a request by what became of it, the status and the bytes of body that were sent.
-// Outcomes beyond those of the cache count as neither hit nor miss.
+// Count counts a request by its outcome, the status and the bytes of body that were sent. Outcomes
+// that are none of the cache's count as neither hit nor miss.
 func (a *Account) Count(o httpcache.Outcome, status int, bytes int64) {
 	switch o {
 	case httpcache.Hit, httpcache.Stale, httpcache.Revalidated, httpcache.Coalesced:
@@ -114,7 +114,7 @@ func (a *Account) Missing(endpoint, path string) {
 	a.missing.Add(endpoint+path, 1) // no id has a "/", with which a path begins
 }
 
-// sketch takes the missing files out, nil for none.
+// sketch returns and removes the counts of missing files, nil for none.
 func (a *Account) sketch(gone bool) *frequent.Counter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -126,7 +126,7 @@ func (a *Account) sketch(gone bool) *frequent.Counter {
 	return missing
 }
 
-// take takes the counts out. The caller holds the table's mu.
+// take returns and removes the counts. The caller holds the table's mu.
 func (a *Account) take(now time.Time) *edgev1.AccountTraffic {
 	c := &topologyv1.TrafficCounts{
 		Hits: a.hits.Swap(0), Misses: a.misses.Swap(0), Errors: a.errors.Swap(0), Bytes: a.bytes.Swap(0),
@@ -150,9 +150,9 @@ func (a *Account) take(now time.Time) *edgev1.AccountTraffic {
 	return r
 }
 
-// Report takes out the counts of those accounts that were asked for most, as far as they take no
-// more than room bytes in a report; those of the others stay for the next one. Accounts that do not
-// exist any more are forgotten.
+// Report returns and removes the counts of the accounts that were asked for most, as far as they
+// take no more than room bytes in a report. Those of the others stay for the next one. Accounts
+// that no longer exist are dropped.
 func (t *Table) Report(room int, exists func(id, uid string) bool) (report []*edgev1.AccountTraffic) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
