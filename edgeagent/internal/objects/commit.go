@@ -32,8 +32,8 @@ func (f *Fill) Commit() (Entry, error) {
 	return e, nil
 }
 
-// complete records that all bytes have arrived. If they are not to be stored it ends the fill, with
-// what Commit says of it.
+// complete records that all bytes have arrived. If they are not to be stored it ends the fill, and
+// returns the error for Commit.
 func (f *Fill) complete() (unstored bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -52,11 +52,11 @@ func (f *Fill) complete() (unstored bool, err error) {
 		return true, fmt.Errorf("%w: %w", ErrNotStored, f.unkept)
 	}
 	f.whole = true
-	f.broadcast() // from now on readers wait no longer than endWait
+	f.broadcast() // from now on readers wait for at most endWait
 	return false, nil
 }
 
-// store makes the body an object. What it uses of the fill nobody changes any more.
+// store makes the body an object. Nobody changes what it uses of the fill any more.
 func (f *Fill) store() (Entry, error) {
 	s := f.s
 	if !s.awaitScan() {
@@ -98,7 +98,7 @@ func (f *Fill) store() (Entry, error) {
 	return Entry{s: s, o: o}, nil
 }
 
-// writeTail writes what comes after the body, and the body too if that was only gathered.
+// writeTail writes what comes after the body, and the body too if that is only in memory.
 func (f *Fill) writeTail() (*object, error) {
 	if f.size%chunkBytes != 0 {
 		f.crcs = appendUint32(f.crcs, f.crc)
@@ -202,8 +202,8 @@ func writeFile(fd int, content []byte) error {
 	return nil
 }
 
-// superseded reports whether the variant's copy in the store is from a later walk: an old slow fill
-// must not take the place of what was fetched after a purge.
+// superseded reports whether the store has a copy of the variant from a later walk: an old slow
+// fill must not replace what was fetched after a purge.
 func (f *Fill) superseded(sh *shard, o *object) bool {
 	var same []slot
 	sh.mu.RLock()
@@ -227,7 +227,7 @@ func (f *Fill) superseded(sh *shard, o *object) bool {
 	return false
 }
 
-// replace puts o into the index and takes out what it replaces: the variant's older copies, and the
+// replace puts o into the index and removes what it replaces: the variant's older copies, and the
 // oldest variants beyond the cap.
 func (sh *shard) replace(o *object, headShare int64) (old []slot) {
 	sh.mu.Lock()
@@ -287,7 +287,7 @@ func makeFolder(folder string) error {
 func (s *Store) unlinkTmp(path string) {
 	defer s.watch.leaveTurn(s.watch.enterInTurn())
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.note("delete", err) // it goes when the cache is next opened
+		s.note("delete", err) // it is deleted when the cache is next opened
 	}
 }
 

@@ -14,18 +14,17 @@ import (
 )
 
 const (
-	// startBytes is how much of a body is gathered before it goes to the disk. Most bodies are not
-	// longer: their readers never wait for the disk, and it gets them in one piece.
+	// startBytes is how much of a body is kept in memory before it is written to the disk. Most
+	// bodies are not longer: their readers never wait for the disk, and it gets them in one piece.
 	startBytes = chunkBytes
 
-	// A body of unknown length reserves space in steps that double from the first to the last of
-	// these.
+	// A body of unknown length reserves space in steps that double from firstStep to lastStep.
 	firstStep = 64 << 10
 	lastStep  = 1 << 20
 
-	// A fill goes on without the disk once it has waited for it for slowAfter, at less than
-	// slowRate bytes per second: what waits with it are clients. Any disk that a cache belongs on
-	// takes many times that, also where the processors are busy.
+	// A fill continues without the disk once it has waited for it for slowAfter, at less than
+	// slowRate bytes per second, because its clients wait too. Any disk that a cache belongs on
+	// takes many times that, also when the processors are busy.
 	slowAfter = 3 * time.Second
 	slowRate  = 2 << 20
 
@@ -51,8 +50,8 @@ var (
 
 	// ErrUnread ends the Write of a fill that can keep nothing and that nobody reads any more.
 	ErrUnread = errors.New("fill has no readers and is not stored")
-	// ErrPassed says that a reader came too late for a fill that is not on disk: those bytes are
-	// gone.
+	// ErrPassed says that a reader came too late for a fill that is not on disk: those bytes were
+	// dropped.
 	ErrPassed = errors.New("fill has passed this offset")
 )
 
@@ -108,11 +107,11 @@ func (s *Store) Begin(k Key, asof int64) *Fill {
 	return &Fill{s: s, key: k, asof: asof, seq: s.seq.Add(1), readers: make(map[*Reader]struct{}), step: firstStep}
 }
 
-// Copy is what [Entry.Copy] will be of the object, once it is stored.
+// Copy returns what [Entry.Copy] returns of the object, once it is stored.
 func (f *Fill) Copy() uint64 { return f.seq }
 
-// Head sets what the reply is; once, before the first Write. It fails only for a head that breaks
-// the rules of [Head].
+// Head sets the head of the reply. It is called once, before the first Write. It fails only for a
+// head that breaks the rules of [Head].
 func (f *Fill) Head(h Head) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("head of a fill: %w", err)
@@ -134,8 +133,8 @@ func (f *Fill) Head(h Head) error {
 	return nil
 }
 
-// claimSpace reserves space for a body, or says why nothing will be stored. A short one need not
-// wait until it is known how much there is.
+// claimSpace reserves space for a body, or returns why nothing will be stored. A short body need
+// not wait until it is known how much space there is.
 func (f *Fill) claimSpace(length int64) (reserved int64, unkept error) {
 	need := int64(firstStep)
 	if length >= 0 {
@@ -158,7 +157,7 @@ func (f *Fill) claimSpace(length int64) (reserved int64, unkept error) {
 	return need, nil
 }
 
-// fileBlocks is the disk space of the whole file if the body has length bytes.
+// fileBlocks returns the disk space of the whole file for a body of length bytes.
 func (f *Fill) fileBlocks(length int64) int64 {
 	return blocks(length+tableBytes(length)+int64(len(f.rawHead))+trailerBytes) * blockBytes
 }
@@ -327,7 +326,8 @@ func (f *Fill) checksum(p []byte) {
 	}
 }
 
-// leaveDisk goes on in memory, from here. It returns an error only if the fill has ended meanwhile.
+// leaveDisk continues in memory from now on. It returns an error only if the fill has ended
+// meanwhile.
 func (f *Fill) leaveDisk(cause error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -345,7 +345,7 @@ func (f *Fill) leaveDisk(cause error) error {
 	return nil
 }
 
-// spool appends to the window and waits for readers while it is full.
+// spool appends to the window, and waits for readers while it is full.
 func (f *Fill) spool(p []byte) (n int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -366,11 +366,11 @@ func (f *Fill) spool(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// stuckAfter is how long others wait for a reader of a window that takes nothing at all.
+// stuckAfter is how long other readers wait for one that takes nothing from a window.
 const stuckAfter = 5 * time.Second
 
-// awaitRoom waits for the slowest readers. Those that are stuck are left behind, if there are
-// others who wait for more. Callers hold mu.
+// awaitRoom waits for the slowest readers. It leaves those behind that are stuck, if others wait
+// for more. Callers hold mu.
 func (f *Fill) awaitRoom() {
 	least := f.leastRead()
 	if least == f.size {
@@ -412,7 +412,7 @@ func (f *Fill) Abort(err error) {
 	}
 }
 
-// finish ends the fill; unless err is set its readers have the whole body. Callers hold mu.
+// finish ends the fill; its readers have the whole body unless err is set. Callers hold mu.
 func (f *Fill) finish(unkept error) {
 	f.ended, f.unkept = true, unkept
 	if f.tmp != "" && unkept != nil {
@@ -423,8 +423,8 @@ func (f *Fill) finish(unkept error) {
 	f.closeIfIdle()
 }
 
-// closeIfIdle gives back file, space and memory when the fill has ended and the last reader has
-// gone. Callers hold mu.
+// closeIfIdle releases file, space and memory when the fill has ended and the last reader has left.
+// Callers hold mu.
 func (f *Fill) closeIfIdle() {
 	if !f.ended || f.closed || len(f.readers) > 0 {
 		return
@@ -465,7 +465,7 @@ func notify(ch *chan struct{}) {
 	}
 }
 
-// wait lets go of mu until the next notify of ch or until ctx ends.
+// wait releases mu until the next notify of ch or until ctx ends.
 func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
 	if *ch == nil {
 		*ch = make(chan struct{})
@@ -481,7 +481,7 @@ func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
 	}
 }
 
-// Progress is how many bytes have arrived, and whether the fill has ended.
+// Progress returns how many bytes have arrived, and whether the fill has ended.
 func (f *Fill) Progress() (size int64, ended bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
