@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -136,7 +135,6 @@ func (s *scan) run() error {
 	}
 	s.end = align
 	at, lost := int64(1), false // in units
-	body := make([]byte, 0, 4096)
 	for {
 		head, err := s.r.Peek(headSize)
 		if err != nil {
@@ -156,14 +154,17 @@ func (s *scan) run() error {
 		}
 		lost = false
 		n := units(length)
-		body = slices.Grow(body[:0], int(n*align))[:n*align]
-		if _, err := io.ReadFull(s.r, body); err != nil {
+		record, err := s.r.Peek(int(n * align)) // which the buffer has room for, and copies nothing
+		if err != nil {
 			return s.cut(err, true)
 		}
-		if crc32.Checksum(body[headSize:headSize+length], castagnoli) == sum {
+		if crc32.Checksum(record[headSize:headSize+length], castagnoli) == sum {
 			s.found(id, extent{uint32(at), uint32(length)})
 		} else {
 			s.damaged++
+		}
+		if _, err := s.r.Discard(len(record)); err != nil {
+			return err
 		}
 		at += n
 		s.end = at * align

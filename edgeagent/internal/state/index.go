@@ -13,26 +13,31 @@ import (
 )
 
 // index knows, of each resource received, what it adds to the digest, so that replacing it needs
-// neither its old value nor a pass over the others. It takes about 30 bytes a resource.
+// neither its old value nor a pass over the others. It takes about 25 bytes a resource.
 //
 // A resource is found by a 64-bit hash of its key under a seed that is new for each index. Two keys
 // of one hash, 3e-8 likely among a million, make the digest wrong; the full state that follows is
 // counted with another seed.
 type index struct {
 	seed maphash.Seed
-	// buckets hold the parts by the first bits of their hashes: one of a million resources has 244.
-	// A map of them all would take most of the time in which a snapshot is read, because hardly a
-	// place in it is in a cache of the processor.
+	// added are the parts of a snapshot, in pieces, until the first one is looked for: to put each
+	// in its place takes longer than to read it, because hardly a place is in a cache of the
+	// processor.
+	added [][]part
+	// buckets hold the others by the first bits of their hashes: one of a million has 244.
 	buckets  [1 << bucketBits]bucket
-	unsorted [1 << bucketBits]bool // parts were added since the bucket was last sorted
+	unsorted [1 << bucketBits]bool // the bucket was not looked at yet
 	digest   topology.Digest
 	// lasting counts resources other than purges.
 	lasting int
 }
 
-const bucketBits = 12
+const (
+	bucketBits = 12
+	addedPiece = 4096
+)
 
-// bucket holds parts by their hashes, in order.
+// bucket holds parts, by their hashes in order once it is sorted.
 type bucket []part
 
 // part is what a resource adds to the digest.
@@ -41,22 +46,53 @@ type part struct {
 	sum  topology.Digest
 }
 
+func (p part) bucket() uint64 { return p.hash >> (64 - bucketBits) }
+
 func newIndex() *index { return &index{seed: maphash.MakeSeed()} }
 
-// add counts a resource that is not known yet, as none in a snapshot is. Unlike apply it does not
-// look for it.
+// add counts a resource of a snapshot, in which none comes twice. It comes before any apply.
 func (x *index) add(c Change) {
+	last := len(x.added) - 1
+	if last < 0 || len(x.added[last]) == addedPiece {
+		x.added = append(x.added, make([]part, 0, addedPiece))
+		last++
+	}
 	p := part{maphash.String(x.seed, c.Key), partOf(c)}
-	n := p.hash >> (64 - bucketBits)
-	x.buckets[n] = append(x.buckets[n], p)
-	x.unsorted[n] = true
+	x.added[last] = append(x.added[last], p)
 	x.digest = plus(x.digest, p.sum)
 	x.count(c.Key, false, true)
 }
 
+// spread puts what was added into the buckets.
+func (x *index) spread() {
+	var sizes [1 << bucketBits]int
+	total := 0
+	for _, piece := range x.added {
+		total += len(piece)
+		for _, p := range piece {
+			sizes[p.bucket()]++
+		}
+	}
+	room := make([]part, total)
+	for n, size := range sizes {
+		x.buckets[n], room = room[:0:size], room[size:]
+		x.unsorted[n] = true
+	}
+	for _, piece := range x.added {
+		for _, p := range piece {
+			n := p.bucket()
+			x.buckets[n] = append(x.buckets[n], p)
+		}
+	}
+	x.added = nil
+}
+
 // find returns the bucket for a hash, and where in it that is or belongs.
 func (x *index) find(hash uint64) (b *bucket, at int, found bool) {
-	n := hash >> (64 - bucketBits)
+	if x.added != nil {
+		x.spread()
+	}
+	n := part{hash: hash}.bucket()
 	b = &x.buckets[n]
 	if x.unsorted[n] {
 		slices.SortFunc(*b, func(p, q part) int { return cmp.Compare(p.hash, q.hash) })
