@@ -35,6 +35,8 @@ type client struct {
 	skew    time.Duration
 	// answered is when the authority was last heard of, and warned when its clock was.
 	answered, warned time.Time
+	// silent is until when it is not asked when to renew, because it did not answer that.
+	silent time.Time
 }
 
 // httpTimeout is for one request to an authority.

@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -65,17 +66,37 @@ func (w window) moment() time.Time {
 	return w.start.Add(rand.N(max(w.end.Sub(w.start), 1)))
 }
 
+// silentFor is how long an issuer that did not answer is not asked again when to renew: a look at a
+// domain waits for the answer, and looks at domains of other issuers would wait behind many of
+// those.
+const silentFor = time.Minute
+
 // maxWindow bounds the answer with a window, in bytes.
 const maxWindow = 64 << 10
 
 // window asks when to renew a certificate that the issuer knows by an identifier. ok is false where
 // it does not tell.
 func (c *client) window(ctx context.Context, ari string, now time.Time) (w window, ok bool, err error) {
+	c.mu.Lock()
+	silent := now.Before(c.silent)
+	c.mu.Unlock()
+	if silent {
+		return w, false, errors.New("it did not answer a moment ago")
+	}
+	answers := false
+	defer func() {
+		if !answers {
+			c.mu.Lock()
+			c.silent = c.now().Add(silentFor)
+			c.mu.Unlock()
+		}
+	}()
 	dir, err := c.directory(ctx)
 	if err != nil {
 		return w, false, err
 	}
 	if dir.RenewalInfo == "" || ari == "" {
+		answers = true
 		return w, false, nil
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, dir.RenewalInfo+"/"+ari, http.NoBody)
@@ -92,6 +113,7 @@ func (c *client) window(ctx context.Context, ari string, now time.Time) (w windo
 	if err != nil {
 		return w, false, err
 	}
+	answers = resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests
 	if resp.StatusCode != http.StatusOK {
 		return w, false, fmt.Errorf("renewal information: HTTP status %d", resp.StatusCode)
 	}

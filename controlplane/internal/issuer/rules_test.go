@@ -1,11 +1,16 @@
 package issuer
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,6 +240,51 @@ func TestRenewal(t *testing.T) {
 	} {
 		if w, err := parseWindow([]byte(text)); err == nil {
 			t.Errorf("%q is a window: %+v", text, w)
+		}
+	}
+}
+
+// An issuer that does not answer when to renew is not asked for each certificate in turn: looks at
+// domains of other issuers would wait for it. One that does not know a certificate answers.
+func TestASilentIssuerIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	var status, asked atomic.Int64
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/dir" {
+			fmt.Fprintf(w, `{"newNonce": "https://%[1]s/n", "newAccount": "https://%[1]s/a", "newOrder": "https://%[1]s/o",
+				"renewalInfo": "https://%[1]s/ari"}`, r.Host)
+			return
+		}
+		asked.Add(1)
+		w.WriteHeader(int(status.Load()))
+	}))
+	defer server.Close()
+	now := time.Unix(1_800_000_000, 0)
+	trusted := x509.NewCertPool()
+	trusted.AddCert(server.Certificate())
+	c := newClient(Config{Roots: trusted, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler)},
+		Authority{Name: "le", Directory: server.URL + "/dir"})
+	defer c.close()
+	for _, step := range []struct {
+		status, asks, asked int
+		passes              time.Duration
+	}{
+		{http.StatusNotFound, 3, 3, 0},
+		{http.StatusServiceUnavailable, 3, 1, 0},
+		{http.StatusNotFound, 3, 0, 59 * time.Second},
+		{http.StatusNotFound, 3, 3, time.Second},
+		{http.StatusTooManyRequests, 3, 1, 0},
+	} {
+		now = now.Add(step.passes)
+		status.Store(int64(step.status))
+		asked.Store(0)
+		for range step.asks {
+			if _, _, err := c.window(t.Context(), "id", now); err == nil {
+				t.Errorf("status %d is an answer", step.status)
+			}
+		}
+		if n := asked.Load(); n != int64(step.asked) {
+			t.Errorf("status %d after %s: asked %d times, want %d", step.status, step.passes, n, step.asked)
 		}
 	}
 }
