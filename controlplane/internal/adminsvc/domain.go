@@ -485,7 +485,11 @@ func (s domains) previewDomain(
 	defer cancel()
 	believed := c.GetState() == topologyv1.CustomDomain_ACTIVE
 	uid := topology.UID(account, record.CreateRevision)
-	s.domains.Describe(c, domaincheck.Known{AccountUID: uid, Facts: s.domains.Preview(ctx, uid, name, believed)})
+	facts, err := s.domains.Preview(ctx, account, uid, name, believed)
+	if err != nil {
+		return nil, err
+	}
+	s.domains.Describe(c, domaincheck.Known{AccountUID: uid, Facts: facts})
 	return &adminv1.CheckCustomDomainResponse{CustomDomain: c, Revision: revision}, nil
 }
 

@@ -79,7 +79,11 @@ func TestCAAIsShownBeforeOrders(t *testing.T) {
 		}
 
 		c := &topologyv1.CustomDomain{Domain: "images.example.com"}
-		service.Describe(c, domaincheck.Known{Facts: service.Preview(t.Context(), "1", c.GetDomain(), false)})
+		before, err := service.Preview(t.Context(), "acme", "1", c.GetDomain(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		service.Describe(c, domaincheck.Known{Facts: before})
 		if got := strings.Join(c.GetCertificate().GetSeen(), "; "); got != want {
 			t.Errorf("orders %v: before there is a domain: %q", orders, got)
 		}

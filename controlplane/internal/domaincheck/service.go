@@ -234,12 +234,20 @@ func (s *Service) look(ctx context.Context, subject Subject) Finding {
 	return Judge(subject, e, s.looker.goal(subject.Token), s.looker.Target != "")
 }
 
-// Preview is what is known of a name that is no domain yet, once it was looked at.
-func (s *Service) Preview(ctx context.Context, accountUID, name string, believed bool) *storev1.DomainFacts {
+// Preview is what is known of a name that is no domain of an account yet, once it was looked at.
+func (s *Service) Preview(
+	ctx context.Context, account, accountUID, name string, believed bool,
+) (*storev1.DomainFacts, error) {
 	f := s.look(ctx, Subject{Name: name, Token: s.store.DomainToken(accountUID), Believed: believed})
 	at := timestamppb.New(s.now())
 	f.Ownership.LastCheck, f.Routing.LastCheck = at, at
-	return &storev1.DomainFacts{Ownership: f.Ownership, Routing: f.Routing, Records: f.Records, Caa: f.CAA}
+	facts := &storev1.DomainFacts{Ownership: f.Ownership, Routing: f.Routing, Records: f.Records, Caa: f.CAA}
+	key := topology.Key{Kind: topology.KindCustomDomains, Account: account, ID: topology.DomainID(name)}
+	lost, free, err := s.holders(ctx, key)
+	if err == nil && (!free || len(lost) > 0 && (believed || !f.Proven)) {
+		taken(facts)
+	}
+	return facts, err
 }
 
 // put writes what edges go by of what was found of a domain: its state, and whether another CDN
@@ -281,26 +289,32 @@ func (s *Service) put(
 	return nil
 }
 
-// free reports whether nobody else has the name of a domain, or what goes with it. Who has lost its
-// proof gives way to who has one.
-func (s *Service) free(ctx context.Context, d *domain, proven bool) (bool, error) {
-	holders, err := s.store.Holders(ctx, d.key)
-	if err != nil || len(holders) == 0 {
-		return err == nil, err
+// holders are the domains of others that have the name of a domain, or what goes with it, and have
+// lost their proof. free is false if others have it for good.
+func (s *Service) holders(ctx context.Context, key topology.Key) (lost []*domain, free bool, err error) {
+	keys, err := s.store.Holders(ctx, key)
+	if err != nil {
+		return nil, false, err
 	}
-	var lost []*domain
-	for _, key := range holders {
+	for _, key := range keys {
 		holder, err := s.read(ctx, key)
 		if err != nil {
-			return false, err
+			return nil, false, err
 		}
 		if holder.facts.Facts.GetOwnership().GetState() != topologyv1.DomainOwnership_LOST {
-			return false, nil
+			return nil, false, nil
 		}
 		lost = append(lost, holder)
 	}
-	if !proven {
-		return false, nil
+	return lost, true, nil
+}
+
+// free reports whether nobody else has the name of a domain, or what goes with it. Who has lost its
+// proof gives way to who has one.
+func (s *Service) free(ctx context.Context, d *domain, proven bool) (bool, error) {
+	lost, free, err := s.holders(ctx, d.key)
+	if err != nil || !free || len(lost) > 0 && !proven {
+		return false, err
 	}
 	for _, holder := range lost {
 		facts := proto.CloneOf(holder.facts.Facts)

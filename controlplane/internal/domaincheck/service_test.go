@@ -119,11 +119,16 @@ func (d *deployment) drop(t *testing.T, account, name string) {
 
 func (d *deployment) token(t *testing.T, account string) string {
 	t.Helper()
+	return d.store.DomainToken(d.uid(t, account))
+}
+
+func (d *deployment) uid(t *testing.T, account string) string {
+	t.Helper()
 	record, _, err := d.store.Get(t.Context(), topology.Key{Kind: topology.KindAccounts, Account: account})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d.store.DomainToken(topology.UID(account, record.CreateRevision))
+	return topology.UID(account, record.CreateRevision)
 }
 
 // tell is the state of a domain in a line.
@@ -167,12 +172,14 @@ func (d *deployment) changed(t *testing.T) (all [6]int64) {
 }
 
 // Each script is a life of names: `set RECORDS`, with ACME and GLOBEX for the tokens and `;`
-// between records, `claim`, `drop`, `check` with the answer behind it, `pass` time, and `dark`,
-// `light` for name servers that fail. No check changes what admins have written.
+// between records, `claim`, `drop`, `check` and, before there is a domain, `preview`, with the
+// answer behind it, `pass` time, and `dark`, `light` for name servers that fail. No check changes
+// what admins have written.
 func TestLivesOfDomains(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
 		"proven by CNAME": `
+			preview acme images.example.com -> PENDING NXDOMAIN
 			claim acme images.example.com -> ok
 			check acme images.example.com -> PENDING PENDING NXDOMAIN
 			set images CNAME ACME.edge.example
@@ -189,6 +196,8 @@ func TestLivesOfDomains(t *testing.T) {
 			claim acme images.example.com -> ok
 			set images CNAME ACME.edge.example; _edgewalk TXT edgewalk=ACME; _edgewalk TXT edgewalk=GLOBEX
 			check acme images.example.com -> ACTIVE VERIFIED HERE
+			preview globex images.example.com -> CONFLICT ELSEWHERE
+			preview operator images.example.com -> CONFLICT ELSEWHERE
 			claim globex images.example.com -> ok
 			check globex images.example.com -> PENDING CONFLICT ELSEWHERE
 			drop acme images.example.com
@@ -296,6 +305,15 @@ func TestLivesOfDomains(t *testing.T) {
 					} else if err != nil {
 						t.Fatal(err)
 					}
+					if got != want {
+						t.Errorf("%s: %s, want %s", line, got, want)
+					}
+				case "preview":
+					before, err := s.Preview(t.Context(), account, d.uid(t, account), domain, account == "operator")
+					if err != nil {
+						t.Fatal(err)
+					}
+					got := fmt.Sprint(before.GetOwnership().GetState(), " ", before.GetRouting().GetState())
 					if got != want {
 						t.Errorf("%s: %s, want %s", line, got, want)
 					}
