@@ -36,11 +36,11 @@ type twinServer struct {
 }
 
 // newTwin listens on one port of 127.0.0.1 and 127.0.0.2, named shop.test.
-func newTwin(t *testing.T) *twin {
+func newTwin(t testing.TB) *twin {
 	return newTwinAs(t, "http://shop.test", func(l net.Listener) net.Listener { return l })
 }
 
-func newTwinAs(t *testing.T, url string, over func(net.Listener) net.Listener) *twin {
+func newTwinAs(t testing.TB, url string, over func(net.Listener) net.Listener) *twin {
 	t.Helper()
 	first, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
