@@ -88,9 +88,9 @@ func latency(ctx context.Context, b *bench) error {
 
 func saidOfPauses(witnessed bool) string {
 	if !witnessed {
-		return "Pauses are those of the generator's core alone, because a witness of the server's needs the right to real-time threads."
+		return "A pause is when the generator did not look at its clock for a millisecond. Those of the server's core are not known, because their witness needs the right to real-time threads."
 	}
-	return "A pause is when one of the two cores ran nothing for a millisecond, not even a real-time thread: the machine had given it to another one. It counts twice, because what came meanwhile has to be answered too."
+	return "A pause is when the server's core did not even run a real-time thread for a millisecond, because the machine had given it to another one, or when the generator did not look at its clock for as long. It counts twice, because what came meanwhile has to be answered too."
 }
 
 // halfRate is half of what edgewalk or nginx can do at most, whichever is less: the same for all,

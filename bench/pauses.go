@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gap is a time in which a core did nothing for anybody, because the machine that it is a part of
-// gave it to another one. It counts from when a generator began.
+// gap is a time in which a core ran nothing, because the machine had given it to another one, or in
+// which a generator got no time of its core. It counts from when the generator began.
 type gap struct{ From, To time.Duration }
 
 const (
