@@ -55,7 +55,7 @@ func TestH2Floods(t *testing.T) {
 			40_000, func(p *h2peer, i uint32) { p.first(i); p.WriteRSTStream(1, http2.ErrCodeCancel) },
 		},
 		"long lists of few bytes": {200, func(p *h2peer, i uint32) { p.expand(i, 2*i+1, 60, true) }},
-		"long trailers of few bytes": {200, func(p *h2peer, i uint32) {
+		"long trailers of few bytes": {60, func(p *h2peer, i uint32) {
 			p.expand(i, 4*i+1, 0, true)
 			block := append([]byte{0x82, 0x87, 0x84, 0x01, 6}, "a.test"...)
 			p.WriteHeaders(http2.HeadersFrameParam{StreamID: 4*i + 3, BlockFragment: block, EndHeaders: true})
