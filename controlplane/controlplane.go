@@ -64,8 +64,6 @@ type ControlPlane struct {
 	issuer     *issuer.Service // nil for none
 	dns01      *dns01.Solver   // nil if it could answer nothing
 	dnsServer  *dns01.Server   // nil without --acme-dns-addr
-	acmeKey    issuer.Key
-	thumbprint string // of acmeKey, empty if there is none
 	library    *media.Library
 	audit      *auditlog.Log
 	feed       *feed.Feed
@@ -179,8 +177,8 @@ func (c *ControlPlane) build(ctx context.Context, p parsed) (err error) {
 		return err
 	}
 	c.edges, err = edgesvc.New(edgesvc.Config{
-		Thumbprint: c.thumbprint, PendingAsked: c.domains.PendingAsked,
-		Identities: c.identities, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
+		PendingAsked: c.domains.PendingAsked,
+		Identities:   c.identities, Authorities: p.clientAuthorities(), JoinedMediaURL: c.joinedMediaURL(),
 		Feed: c.feed, Store: c.store, Rollout: c.rollout, Fleet: c.fleet, Server: serverName(c.listeners.edge),
 		MediaURL: c.mediaURL(), Authorize: c.checkEdge, AllowShrink: cfg.AllowShrink, Logger: cfg.Logger,
 		Registerer: c.registry,
@@ -345,7 +343,7 @@ func (c *ControlPlane) keepSharedHost(ctx context.Context) error {
 	wanted := &topologyv1.Settings{SharedHost: c.cfg.SharedHost}
 	if c.cfg.ReplaceSharedHost && c.cfg.SharedHost != "" {
 		c.sharedHost = wanted.SharedHost
-		_, err := c.store.ReplaceSettings(ctx, wanted)
+		_, err := c.store.ChangeSettings(ctx, nil, func(s *topologyv1.Settings) { s.SharedHost = c.sharedHost })
 		return err
 	}
 	if wanted.SharedHost == "" {

@@ -12,11 +12,13 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminsvc"
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/issuer"
 	"github.com/edgewalk/edgewalk/controlplane/internal/resolver"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -122,7 +124,7 @@ func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Ser
 		Orders:   len(p.authorities) > 0,
 		Resolver: dns, Target: c.cfg.DomainTarget,
 		ChallengeZone: c.cfg.ACMEDNSZone, ChallengeHook: p.dnsHook != "",
-		Probe: &domaincheck.Prober{Thumbprint: func() string { return c.thumbprint }},
+		Probe: &domaincheck.Prober{Thumbprints: c.thumbprints},
 	}
 	if host, _, err := topology.ParseSharedHost(c.sharedHost); err == nil {
 		if name, err := topology.CanonicalDomain(host, ""); err == nil && !topology.IsLocal(name) {
@@ -136,14 +138,28 @@ func (c *ControlPlane) checks(p parsed, dns *resolver.Resolver) *domaincheck.Ser
 
 // orders returns what gets certificates for custom domains, nil if there is no issuer.
 func (c *ControlPlane) orders(p parsed, dns *resolver.Resolver) *issuer.Service {
-	if len(p.authorities) == 0 || c.acmeKey.PrivateKey == nil {
+	if len(p.authorities) == 0 {
 		return nil
 	}
 	return issuer.New(issuer.Config{
-		Store: c.store, Domains: c.domains, Resolver: dns, DNS01: c.dns01, Key: c.acmeKey, Authorities: p.authorities,
-		Email: c.cfg.ACMEEmail, Roots: p.acmeRoots, UserAgent: "edgewalk/" + buildinfo.Get().Version,
-		Logger: c.cfg.Logger,
+		Store: c.store, Domains: c.domains, Resolver: dns, DNS01: c.dns01, Told: c.toldEdges,
+		Authorities: p.authorities, Email: c.cfg.ACMEEmail, Roots: p.acmeRoots,
+		UserAgent: "edgewalk/" + buildinfo.Get().Version, Logger: c.cfg.Logger,
 	})
+}
+
+// toldEdges waits until connected edges go by the settings of a revision. Those that are frozen, or
+// come later in a rollout, have been sent them too.
+func (c *ControlPlane) toldEdges(ctx context.Context, revision int64) error {
+	answer, err := c.fleet.WaitApplied(ctx, revision, "", 0)
+	switch {
+	case errors.Is(err, rollout.ErrFrozen):
+		return nil
+	case len(answer.GetPending()) > 0:
+		return fmt.Errorf("%d of %d edges have not applied revision %d, such as %s: %w",
+			answer.GetTotal()-answer.GetApplied(), answer.GetTotal(), revision, answer.GetPending()[0], err)
+	}
+	return err
 }
 
 // leadDomains checks domains, and orders their certificates, whenever this control plane leads.
@@ -159,17 +175,29 @@ func (c *ControlPlane) leadDomains(ctx context.Context) error {
 		})
 }
 
-// openACME reads the key of the deployment's ACME accounts, whose thumbprint edges are sent.
-func (c *ControlPlane) openACME(ctx context.Context) (err error) {
-	c.acmeKey, err = issuer.LoadKey(ctx, c.store)
+// openACME makes the key of the deployment's ACME accounts, unless there is one.
+func (c *ControlPlane) openACME(ctx context.Context) error {
+	err := issuer.EnsureKey(ctx, c.store)
 	if errors.Is(err, store.ErrResourceExhausted) {
 		c.cfg.Logger.Error("etcd has no space for the key of ACME accounts: challenges are not answered", "err", err)
 		return nil
 	}
-	if err == nil {
-		c.thumbprint, err = c.acmeKey.Thumbprint()
-	}
 	return err
+}
+
+// thumbprints are what edges may put behind the token of a challenge now.
+func (c *ControlPlane) thumbprints() (all []string) {
+	stored, _ := c.feed.Get(topology.Key{Kind: topology.KindSettings})
+	settings := new(topologyv1.Settings)
+	if proto.Unmarshal(stored.Value, settings) != nil {
+		return nil
+	}
+	for _, one := range []string{settings.GetAcmeThumbprint(), settings.GetAcmeThumbprintBefore()} {
+		if one != "" {
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // pendingDomains returns the domains of a host, or of the wildcard above it, that wait for a proof.

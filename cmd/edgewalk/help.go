@@ -20,6 +20,8 @@ func fitHelp(root *cobra.Command) {
 	usage = strings.ReplaceAll(usage, ".FlagUsages | trimTrailingWhitespaces",
 		".FlagUsagesWrapped helpWidth | breakDefaults | trimTrailingWhitespaces")
 	usage = strings.ReplaceAll(usage, "{{.UseLine}}", "{{.UseLine | wrapUse}}")
+	usage = strings.ReplaceAll(usage, `Use "{{.CommandPath}}`, `"{{.CommandPath}}`)
+	usage = strings.ReplaceAll(usage, " for more information about a command.", " tells more.")
 	root.SetUsageTemplate(usage)
 	root.SetHelpTemplate(`{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces | wrapText}}
 

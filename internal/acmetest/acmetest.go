@@ -49,6 +49,8 @@ type Config struct {
 	Now func() time.Time
 	// NoRenewalInfo leaves renewal information (RFC 9773) out.
 	NoRenewalInfo bool
+	// NoKeyChange leaves the change of an account's key (RFC 8555 7.3.5) out.
+	NoKeyChange bool
 }
 
 // Authority is a certificate authority. Its methods may be called at the same time.
@@ -137,8 +139,8 @@ func (a *Authority) Wipe(keys map[string]string) error {
 }
 
 // Before has a function see each request first, with what it is for: `directory`, `nonce`,
-// `account`, `order`, `order-state`, `authorization`, `challenge`, `finalize`, `certificate` or
-// `renewal-info`. It returns whether it has answered.
+// `account`, `order`, `order-state`, `authorization`, `challenge`, `finalize`, `certificate`,
+// `renewal-info` or `key-change`. It returns whether it has answered.
 func (a *Authority) Before(f func(w http.ResponseWriter, r *http.Request, what string) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -183,7 +185,7 @@ var paths = []struct{ prefix, what string }{
 	{"/dir", "directory"}, {"/nonce-plz", "nonce"}, {"/sign-me-up", "account"}, {"/order-plz", "order"},
 	{"/my-order/", "order-state"}, {"/authZ/", "authorization"}, {"/chalZ/", "challenge"},
 	{"/finalize-order/", "finalize"}, {"/certZ/", "certificate"},
-	{"/draft-ietf-acme-ari-03/renewalInfo", "renewal-info"},
+	{"/draft-ietf-acme-ari-03/renewalInfo", "renewal-info"}, {"/rollover-account-key", "key-change"},
 }
 
 func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
@@ -211,12 +213,8 @@ func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	a.serial.Unlock()
 	answer := recorder.Body.Bytes()
-	if what == "directory" && a.cfg.NoRenewalInfo {
-		var all map[string]any
-		if json.Unmarshal(answer, &all) == nil {
-			delete(all, "renewalInfo")
-			answer, _ = json.Marshal(all)
-		}
+	if what == "directory" {
+		answer = a.without(answer)
 	}
 	refused := recorder.Code == http.StatusBadRequest && bytes.Contains(answer, []byte("error:badNonce"))
 	if around != nil && !refused && around(what, true) {
@@ -227,6 +225,24 @@ func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(recorder.Code)
 	_, _ = w.Write(answer)
+}
+
+// without is a directory without what the authority does not offer.
+func (a *Authority) without(directory []byte) []byte {
+	var all map[string]any
+	if json.Unmarshal(directory, &all) != nil {
+		return directory
+	}
+	for field, left := range map[string]bool{"renewalInfo": a.cfg.NoRenewalInfo, "keyChange": a.cfg.NoKeyChange} {
+		if left {
+			delete(all, field)
+		}
+	}
+	rest, err := json.Marshal(all)
+	if err != nil {
+		return directory
+	}
+	return rest
 }
 
 // ordered dates an order, and counts it.
@@ -266,6 +282,9 @@ func (a *Authority) Requests(what string) int {
 	defer a.mu.Unlock()
 	return a.asked[what]
 }
+
+// Client reaches the authority.
+func (a *Authority) Client() *http.Client { return a.server.Client() }
 
 // Server is the certificate that its server is known by.
 func (a *Authority) Server() *x509.Certificate { return a.server.Certificate() }

@@ -54,6 +54,7 @@ const (
 	kindFrozen
 	kindRotating
 	kindNotManaged
+	kindNoIssuer
 	kindStoreUnavailable
 	kindBrokenRecord
 	kindStoreForbidden
@@ -107,6 +108,7 @@ var kinds = [kindCount]struct {
 	kindFrozen:             {codes.FailedPrecondition, "FROZEN"},
 	kindRotating:           {codes.FailedPrecondition, "ROTATION_UNDER_WAY"},
 	kindNotManaged:         {codes.FailedPrecondition, "CERTIFICATE_NOT_MANAGED"},
+	kindNoIssuer:           {codes.FailedPrecondition, "NO_ISSUER"},
 	kindStoreUnavailable:   {codes.Unavailable, "STORE_UNAVAILABLE"},
 	kindBrokenRecord:       {codes.DataLoss, "RECORD_BROKEN"},
 	kindStoreForbidden:     {codes.Unavailable, "STORE_FORBIDDEN"},

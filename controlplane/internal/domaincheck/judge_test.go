@@ -88,11 +88,11 @@ func newWorld(t testing.TB) *world {
 	return &world{n, &Looker{
 		Resolver: r, Target: "edge.example",
 		Probe: &Prober{
-			Thumbprint: func() string { return "THUMB" },
-			Port:       port,
-			TLSPort:    secure.Listener.Addr().(*net.TCPAddr).Port,
-			Allow:      loopback,
-			Timeout:    20 * time.Second,
+			Thumbprints: func() []string { return []string{"THUMB"} },
+			Port:        port,
+			TLSPort:     secure.Listener.Addr().(*net.TCPAddr).Port,
+			Allow:       loopback,
+			Timeout:     20 * time.Second,
 		},
 	}}
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,8 +36,9 @@ const (
 
 // Prober asks addresses whether an edge is behind them.
 type Prober struct {
-	// Thumbprint is what edges put behind the token of a challenge (RFC 8555 8.1).
-	Thumbprint func() string
+	// Thumbprints are what edges put behind the token of a challenge (RFC 8555 8.1): several while
+	// they are being told of another one. Without any, nobody is asked.
+	Thumbprints func() []string
 	// Port is the port that is asked, and TLSPort that to which a redirect to https:// leads.
 	// Defaults: 80 and 443.
 	Port, TLSPort int
@@ -57,7 +59,7 @@ func (p *Prober) look(ctx context.Context, name string, at *Address) {
 		at.Kind, at.Text = AddressForeign, "it is none of the Internet's"
 		return
 	}
-	if p == nil || p.Thumbprint() == "" {
+	if p == nil || len(p.Thumbprints()) == 0 {
 		at.Kind, at.Text = AddressSilent, "nobody asked it"
 		return
 	}
@@ -98,8 +100,9 @@ func (p *Prober) ask(ctx context.Context, name string, addr netip.Addr) (Address
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxProbeBytes))
 		_ = resp.Body.Close() // It was only read.
 		to, err2 := resp.Location()
+		thumbprint, answers := strings.CutPrefix(strings.TrimSpace(string(body)), token+".")
 		switch {
-		case strings.TrimSpace(string(body)) == token+"."+p.Thumbprint():
+		case answers && slices.Contains(p.Thumbprints(), thumbprint):
 			return behind(resp, redirects)
 		case err != nil && resp.StatusCode == http.StatusOK:
 			return notAnswered(err, target.Scheme)

@@ -16,7 +16,6 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
-	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 const (
@@ -64,11 +63,9 @@ func (st *stream) sendAsks() error {
 }
 
 func (st *stream) welcome() error {
-	settings := new(topologyv1.Settings)
-	if stored, ok := st.svc.cfg.Feed.Get(topology.Key{Kind: topology.KindSettings}); ok {
-		if err := proto.Unmarshal(stored.Value, settings); err != nil {
-			return status.Errorf(codes.Internal, "decode settings: %v", err)
-		}
+	settings, err := st.readSettings()
+	if err != nil {
+		return err
 	}
 	if err := st.makePoolKeys(); err != nil {
 		return err
@@ -78,18 +75,12 @@ func (st *stream) welcome() error {
 	if err != nil {
 		return err
 	}
-	media := st.svc.cfg.MediaURL
-	if st.edge != nil {
-		media = st.svc.cfg.JoinedMediaURL
-	}
 	return st.message("welcome", &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Welcome{Welcome: &edgev1.Welcome{
-		Epoch:  st.history.Epoch,
-		Target: st.svc.cfg.Feed.Revision(),
-		Server: st.svc.cfg.Server,
-		Settings: &edgev1.Welcome_Settings{
-			SharedHost: settings.GetSharedHost(), MediaUrl: media, AcmeThumbprint: st.svc.cfg.Thumbprint,
-		},
-		Keyring: keyring,
+		Epoch:    st.history.Epoch,
+		Target:   st.svc.cfg.Feed.Revision(),
+		Server:   st.svc.cfg.Server,
+		Settings: settings,
+		Keyring:  keyring,
 	}}})
 }
 
@@ -217,6 +208,9 @@ func (st *stream) ahead(ctx context.Context, revision int64) (bool, error) {
 // advance sends what there was to send when it was called, as far as the rollout allows and the
 // window has room. For what comes later, and for room, the stream is woken again.
 func (st *stream) advance(ctx context.Context) error {
+	if err := st.prepare(); err != nil { // also for an edge that the rollout holds back
+		return err
+	}
 	target := int64(-1)
 	for {
 		limit, err := st.limit()
@@ -298,7 +292,7 @@ func (st *stream) next(ctx context.Context, view *feed.View) error {
 }
 
 func (st *stream) live(step *feed.Step, live frame) error {
-	if err := st.sendKeys(); err != nil {
+	if err := st.prepare(); err != nil {
 		return err
 	}
 	st.cursor.pos, st.cursor.sent, st.cursor.digest, st.cursor.known = step.Revision, step.Revision, step.Digest, true
@@ -367,7 +361,7 @@ func (st *stream) state(ctx context.Context, view *feed.View, from int64) error 
 
 // chunks sends a state whole, whatever the window: its chunks are acknowledged together.
 func (st *stream) chunks(ctx context.Context, s *feed.State, chunks iter.Seq[[]byte]) error {
-	if err := st.sendKeys(); err != nil {
+	if err := st.prepare(); err != nil {
 		return err
 	}
 	deadline := st.svc.now().Add(stateTimeout)
@@ -414,7 +408,7 @@ var emptyBookmark = &edgev1.SyncResponse{Message: &edgev1.SyncResponse_Bookmark{
 // bookmark sends the edge the revision that it has after everything sent, and when that was known
 // to be the newest.
 func (st *stream) bookmark(view *feed.View) error {
-	if err := st.sendKeys(); err != nil {
+	if err := st.prepare(); err != nil {
 		return err
 	}
 	c := &st.cursor

@@ -49,8 +49,6 @@ type Config struct {
 	Server string
 	// MediaURL is where edges read the bytes of the Media Library; see Welcome.Settings.
 	MediaURL string
-	// Thumbprint is that of the key of ACME accounts; see Welcome.Settings.
-	Thumbprint string
 	// JoinedMediaURL is the same for edges that have joined.
 	JoinedMediaURL string
 	// Identities knows the edges that have joined. Nil: there are none.

@@ -188,7 +188,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 func (p *plane) setting(tb testing.TB, host string) int64 {
 	tb.Helper()
 	return repeat(tb, func() (int64, error) {
-		return p.store.ReplaceSettings(within(tb, patience), &topologyv1.Settings{SharedHost: host})
+		return p.store.ChangeSettings(within(tb, patience), nil, func(s *topologyv1.Settings) { s.SharedHost = host })
 	})
 }
 

@@ -33,8 +33,7 @@ func (st *stream) makePoolKeys() error {
 	return nil
 }
 
-// sendKeys sends the keys of secrets when they are not those that the edge has. Whoever sends a
-// step calls it first: the store has the keys of a step before it publishes the step.
+// sendKeys sends the keys of secrets when they are not those that the edge has.
 func (st *stream) sendKeys() error {
 	if st.svc.refusesClear(st.hello) {
 		return errCannotOpen

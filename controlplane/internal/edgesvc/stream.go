@@ -102,6 +102,7 @@ type stream struct {
 	cursor    cursor
 	rewritten bool
 	keys      *seal.Ring // that the edge was sent
+	settings  int64      // the revision of those that the edge was sent
 	bookmarks *time.Timer
 	old       *time.Timer
 }

@@ -48,8 +48,10 @@ type Status struct {
 	Message string
 	// ETA is how long the last name that waits will wait.
 	ETA time.Duration
-	// Account is the URL of the account there, empty if there is none yet.
-	Account string
+	// Account is the URL of the account there, empty if there is none yet. Thumbprint is that of
+	// its key, and KeySince when it got it; without them it is the deployment's first.
+	Account, Thumbprint string
+	KeySince            time.Time
 }
 
 // List returns the state of the issuers, in the order of preference, as the control plane that
@@ -71,9 +73,11 @@ func (s *Service) List(ctx context.Context) (all []Status, err error) {
 			status.ETA = status.Wait + etaOf(s.clients, p.Queued)
 		}
 		status.Message = cmp.Or(status.Message, p.Skew)
-		if status.Account, err = c.accountURL(ctx); err != nil {
+		known, err := c.registration(ctx)
+		if err != nil {
 			return nil, err
 		}
+		status.Account, status.Thumbprint, status.KeySince = known.URL, known.Thumbprint, known.Since
 		all = append(all, status)
 	}
 	return all, nil

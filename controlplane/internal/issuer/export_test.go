@@ -35,3 +35,9 @@ func (s *Service) WaitForEver() {
 		c.http.Timeout = 0
 	}
 }
+
+// Times of rollovers.
+const (
+	DrainFor    = drainFor
+	ChangeAgain = changeAgain
+)

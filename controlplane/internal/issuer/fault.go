@@ -62,7 +62,14 @@ func faultOf(err error, after time.Duration) fault {
 	case "rateLimited":
 		return limited(f, problem)
 	case "accountDoesNotExist":
-		f.reason, f.issuers, f.lost = topologyv1.DomainCertificate_ISSUER_DOWN, true, true
+		f.lost = true
+	case "malformed", "unauthorized":
+		// What is answered where the account has another key, as after a restore of etcd from
+		// before a rollover, has no type of its own.
+		f.lost = !validation && aboutSignature.MatchString(problem.Detail)
+	}
+	if f.lost {
+		f.reason, f.issuers = topologyv1.DomainCertificate_ISSUER_DOWN, true
 		return f
 	}
 	if !validation {
@@ -158,6 +165,8 @@ func refusesReplaces(p *acme.Problem) bool {
 }
 
 var aboutReplaced = regexp.MustCompile(`(?i)\breplaces?\b|\bbeing replaced\b|\bARI CertID\b|for the given certificate\b`)
+
+var aboutSignature = regexp.MustCompile(`(?i)\bJWS verification\b|\bsignature\b`)
 
 // inner is the first problem of a compound one (RFC 8555 6.7.1).
 func inner(p *acme.Problem) *acme.Problem {

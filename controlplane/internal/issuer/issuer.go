@@ -23,8 +23,9 @@ type Config struct {
 	Resolver *resolver.Resolver
 	// DNS01 answers challenges by DNS. Nil: none are.
 	DNS01 *dns01.Solver
-	// Key is that of the accounts at all authorities.
-	Key Key
+	// Told waits until connected edges answer challenges by the settings of a revision. It may be
+	// wrong about some: orders go on when it returns. Nil: edges are not waited for.
+	Told func(ctx context.Context, revision int64) error
 	// Authorities are tried in this order.
 	Authorities []Authority
 	// Email is where authorities may write to. Default: none.
@@ -51,6 +52,8 @@ type Service struct {
 	resolver *resolver.Resolver
 	dns01    *dns01.Solver
 	clients  []*client
+	connect  func(Authority) *client
+	told     func(ctx context.Context, revision int64) error
 	now      func() time.Time
 	at       func(time.Time) <-chan time.Time
 	log      *slog.Logger
@@ -67,10 +70,11 @@ func New(cfg Config) *Service {
 	}
 	s := &Service{
 		store: cfg.Store, domains: cfg.Domains, resolver: cfg.Resolver, dns01: cfg.DNS01, now: cfg.Now,
-		at: cfg.At, log: cfg.Logger,
+		at: cfg.At, log: cfg.Logger, told: cfg.Told,
+		connect: func(a Authority) *client { return newClient(cfg, a) },
 	}
 	for _, a := range cfg.Authorities {
-		s.clients = append(s.clients, newClient(cfg, a))
+		s.clients = append(s.clients, s.connect(a))
 	}
 	return s
 }

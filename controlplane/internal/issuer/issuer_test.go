@@ -212,7 +212,7 @@ func TestOnlyTheIssuerCanTell(t *testing.T) {
 	r.startEdges(4)
 	// As behind a firewall; the address is none of the target's.
 	r.looker.Probe = &domaincheck.Prober{
-		Thumbprint: func() string { return "" }, Allow: func(a netip.Addr) bool { return a.IsLoopback() },
+		Thumbprints: func() []string { return nil }, Allow: func(a netip.Addr) bool { return a.IsLoopback() },
 	}
 	r.Set("example.com", "", "* A "+r.edges[3])
 	r.replica("cp1")

@@ -10,52 +10,80 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // keyName is where the key of the ACME accounts lies, sealed.
 const keyName = "key"
 
-// Key is the key of a deployment's ACME accounts, one for all issuers.
-type Key struct{ *ecdsa.PrivateKey }
+// accountKey is a key of a deployment's ACME accounts, one for all issuers.
+type accountKey struct {
+	*ecdsa.PrivateKey
+	// thumbprint is that of RFC 7638, which answers to HTTP challenges end with (RFC 8555 8.1).
+	thumbprint string
+}
 
-// LoadKey returns the key, which the first control plane of a deployment makes.
-func LoadKey(ctx context.Context, s *store.Store) (Key, error) {
+// makeKey makes a key, and its form in etcd.
+func makeKey() (der []byte, err error) {
 	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return Key{}, err
+		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(made)
+	return x509.MarshalPKCS8PrivateKey(made)
+}
+
+func parseKey(der []byte) (accountKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
-		return Key{}, err
-	}
-	stored, err := s.FirstACME(ctx, keyName, der)
-	if err != nil {
-		return Key{}, fmt.Errorf("read the key of ACME accounts: %w", err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(stored)
-	if err != nil {
-		return Key{}, fmt.Errorf("read the key of ACME accounts: %w", err)
+		return accountKey{}, errors.New("a key of ACME accounts cannot be read")
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok {
-		return Key{}, fmt.Errorf("the key of ACME accounts is a %T", parsed)
+		return accountKey{}, fmt.Errorf("a key of ACME accounts is a %T", parsed)
 	}
-	return Key{key}, nil
-}
-
-// Thumbprint is the thumbprint of the key (RFC 7638), which answers to HTTP challenges end with
-// (RFC 8555 8.1).
-func (k Key) Thumbprint() (string, error) {
-	point, err := k.PublicKey.Bytes()
+	point, err := key.PublicKey.Bytes()
 	if err != nil {
-		return "", err
+		return accountKey{}, err
 	}
 	half := len(point) / 2 // behind the byte that says that it is not compressed
 	encode := base64.RawURLEncoding.EncodeToString
 	text := fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":%q,"y":%q}`, encode(point[1:1+half]), encode(point[1+half:]))
 	sum := sha256.Sum256([]byte(text))
-	return encode(sum[:]), nil
+	return accountKey{key, encode(sum[:])}, nil
+}
+
+func (k accountKey) encode() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(k.PrivateKey) }
+
+// EnsureKey has edges told the thumbprint of the key of ACME accounts, which the first control
+// plane of a deployment makes.
+func EnsureKey(ctx context.Context, s *store.Store) error {
+	_, err := ensureKey(ctx, s, nil)
+	return err
+}
+
+// ensureKey is [EnsureKey]. The thumbprint that edges are told is mended with the fence alone,
+// because whoever has none may have read the key before it changed.
+func ensureKey(ctx context.Context, s *store.Store, fence *store.Fence) (accountKey, error) {
+	made, err := makeKey()
+	if err != nil {
+		return accountKey{}, err
+	}
+	stored, err := s.FirstACME(ctx, keyName, made)
+	if err != nil {
+		return accountKey{}, fmt.Errorf("read the key of ACME accounts: %w", err)
+	}
+	key, err := parseKey(stored)
+	if err != nil {
+		return accountKey{}, err
+	}
+	_, err = s.ChangeSettings(ctx, fence, func(settings *topologyv1.Settings) {
+		if settings.AcmeThumbprint == "" || fence != nil {
+			settings.AcmeThumbprint = key.thumbprint
+		}
+	})
+	return key, err
 }

@@ -30,6 +30,7 @@ const (
 // what begins; what it begins shares the state under the mutex.
 type leader struct {
 	*Service
+	holder
 	fence   *store.Fence
 	issuers []*issuer
 	changed chan struct{}
@@ -65,6 +66,7 @@ func (l *leader) run(ctx context.Context) error {
 	var done sync.WaitGroup
 	done.Go(func() { l.dispatch(ctx) })
 	done.Go(func() { l.writeStates(ctx) })
+	done.Go(func() { l.rollovers(ctx) })
 	defer done.Wait()
 	defer cancel()
 	return l.store.WatchDomains(ctx, store.DomainWatch{
@@ -97,6 +99,9 @@ func (l *leader) run(ctx context.Context) error {
 
 // load reads what the leader before has left.
 func (l *leader) load(ctx context.Context) error {
+	if err := l.loadKeys(ctx); err != nil {
+		return err
+	}
 	for _, c := range l.clients {
 		p, err := readState(ctx, l.store, c.Name)
 		if err != nil {
@@ -214,7 +219,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 			running.Go(func() { l.look(ctx, e) })
 		}
 	}
-	if l.ready.Len() == 0 {
+	if l.ready.Len() == 0 || l.paused {
 		return next
 	}
 	if wait, _ := l.wait(now); wait > 0 {
@@ -227,7 +232,9 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 			break
 		}
 		l.uncounted[e.Key] = true
+		ctx, ended := l.takeOrder(ctx)
 		running.Go(func() {
+			defer ended()
 			next := l.obtain(ctx, e.Key)
 			l.counted(e.Key)
 			l.mu.Lock()

@@ -150,6 +150,9 @@ func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *reco
 		}
 	}
 	iss.end()
+	if errors.Is(err, errAnew) {
+		return l.now(), l.dropOrder(ctx, sub.key)
+	}
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) || isStore(err) {
 			return time.Time{}, err

@@ -45,6 +45,8 @@ type record struct {
 	URL string `json:"url,omitempty"`
 	// Kind is the type of the challenge that was chosen.
 	Kind string `json:"kind"`
+	// Thumbprint is that of the account's key when the order was made. Empty: the first key.
+	Thumbprint string `json:"thumbprint,omitempty"`
 }
 
 func orderName(key topology.Key) string { return "orders/" + key.Account + "/" + key.ID }
@@ -165,6 +167,9 @@ func (l *leader) open(
 	if r.URL != "" {
 		o, err := iss.library().GetOrder(ctx, account, acme.Order{Location: r.URL})
 		o.Location = r.URL
+		if err == nil {
+			err = l.outlives(ctx, iss, account, r, o)
+		}
 		return o, err
 	}
 	ask := acme.Order{
@@ -178,7 +183,7 @@ func (l *leader) open(
 	if err != nil {
 		return o, err
 	}
-	r.URL = o.Location
+	r.URL, r.Thumbprint = o.Location, iss.thumbprint()
 	return o, l.writeOrder(ctx, sub.key, r)
 }
 

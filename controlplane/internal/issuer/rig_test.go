@@ -46,17 +46,22 @@ var accounts = []string{"acme", "globex"}
 type rig struct {
 	*dnstest.Network
 	*clock
-	t       *testing.T
-	prefix  string
-	store   *store.Store
-	key     issuer.Key
-	ca      *acmetest.Authority
-	port    int
-	looker  *domaincheck.Looker
-	hook    string   // sets TXT records, empty for none
-	patient bool     // authorities may take as long as they like to answer
-	edges   []string // addresses
-	trusted *x509.CertPool
+	t      *testing.T
+	prefix string
+	// endpoint is that of the etcd, empty for the one that all tests share.
+	endpoint string
+	store    *store.Store
+	ca       *acmetest.Authority
+	port     int
+	looker   *domaincheck.Looker
+	hook     string   // sets TXT records, empty for none
+	patient  bool     // authorities may take as long as they like to answer
+	edges    []string // addresses
+	trusted  *x509.CertPool
+	// thumbprint is what edges have been told.
+	thumbprint atomic.Pointer[string]
+	// telling is called before edges are told another one.
+	telling atomic.Pointer[func()]
 	// edgesAnswer says that they answer challenges as the account's key wants it.
 	edgesAnswer atomic.Bool
 	replicas    []*replica
@@ -122,11 +127,11 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 		Network: dnstest.New(t, "ns1.example.net=127.0.0.11", "ns.edge.example=127.0.0.13"),
 		clock:   newClock(time.Now()), t: t, prefix: storetest.Prefix(),
 	}
-	r.store = storetest.Open(t, store.Config{Prefix: r.prefix})
-	var err error
-	if r.key, err = issuer.LoadKey(t.Context(), r.store); err != nil {
+	r.store = r.open()
+	if err := issuer.EnsureKey(t.Context(), r.store); err != nil {
 		t.Fatal(err)
 	}
+	r.tellEdges()
 	r.edgesAnswer.Store(true)
 	r.startEdges(3)
 	records := ""
@@ -138,10 +143,6 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 	cfg.DNS, cfg.HTTPPort, cfg.Now = r.Resolver, r.port, r.now
 	r.ca = acmetest.New(t, cfg)
 	r.trusted = r.ca.TLS.Clone()
-	thumbprint, err := r.key.Thumbprint()
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.looker = &domaincheck.Looker{
 		Orders: true,
 		Resolver: resolver.New(resolver.Config{
@@ -150,8 +151,8 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 		}),
 		Target: "edge.example",
 		Probe: &domaincheck.Prober{
-			Thumbprint: func() string { return thumbprint }, Port: r.port, Timeout: 10 * time.Second,
-			Allow: func(a netip.Addr) bool { return a.IsLoopback() },
+			Thumbprints: func() []string { return []string{*r.thumbprint.Load()} }, Port: r.port,
+			Timeout: 10 * time.Second, Allow: func(a netip.Addr) bool { return a.IsLoopback() },
 		},
 	}
 	for _, account := range accounts {
@@ -163,12 +164,45 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 	return r
 }
 
-// startEdges has addresses of loopback answer challenges, all at one port.
-func (r *rig) startEdges(n int) {
-	thumbprint, err := r.key.Thumbprint()
+// open is another store over the rig's etcd.
+func (r *rig) open() *store.Store {
+	r.t.Helper()
+	cfg := store.Config{Prefix: r.prefix}
+	if r.endpoint != "" {
+		client, err := store.Dial(store.DialConfig{Endpoints: []string{r.endpoint}})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.t.Cleanup(func() { _ = client.Close() })
+		cfg.Client = client
+	}
+	return storetest.Open(r.t, cfg)
+}
+
+// told is what waits for edges to answer by the settings.
+func (r *rig) told(ctx context.Context, _ int64) error {
+	if telling := r.telling.Load(); telling != nil {
+		(*telling)()
+	}
+	settings, _, err := r.store.Settings(ctx)
+	if err == nil {
+		r.thumbprint.Store(&settings.AcmeThumbprint)
+	}
+	return err
+}
+
+// tellEdges has edges answer with the thumbprint that etcd has.
+func (r *rig) tellEdges() {
+	r.t.Helper()
+	settings, _, err := r.store.Settings(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.thumbprint.Store(&settings.AcmeThumbprint)
+}
+
+// startEdges has addresses of loopback answer challenges, all at one port.
+func (r *rig) startEdges(n int) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		token, ok := strings.CutPrefix(req.URL.Path, domaincheck.ChallengePath)
 		if !ok {
@@ -178,7 +212,7 @@ func (r *rig) startEdges(n int) {
 		if !r.edgesAnswer.Load() {
 			token = "nonsense"
 		}
-		_, _ = w.Write([]byte(token + "." + thumbprint)) // who asked asks again
+		_, _ = w.Write([]byte(token + "." + *r.thumbprint.Load())) // who asked asks again
 	})
 	for len(r.edges) < n {
 		r.edges = append(r.edges, r.serve(handler))
@@ -232,13 +266,13 @@ func (r *rig) replica(name string, authorities ...issuer.Authority) *replica {
 	if authorities == nil {
 		authorities = []issuer.Authority{r.authority()}
 	}
-	p := &replica{name: name, store: storetest.Open(r.t, store.Config{Prefix: r.prefix})}
+	p := &replica{name: name, store: r.open()}
 	log := slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	p.domains = domaincheck.New(domaincheck.Config{
 		Store: p.store, Looker: r.looker, Now: r.now, At: r.when, Logger: log,
 	})
 	p.issuer = issuer.New(issuer.Config{
-		Store: p.store, Domains: p.domains, Resolver: r.looker.Resolver, Key: r.key, Authorities: authorities,
+		Store: p.store, Domains: p.domains, Resolver: r.looker.Resolver, Told: r.told, Authorities: authorities,
 		DNS01: dns01.NewSolver(dns01.Config{
 			Store: p.store, Zone: r.looker.ChallengeZone, Hook: r.hook, Resolver: r.looker.Resolver, Logger: log,
 		}),

@@ -132,6 +132,8 @@ func TestFaults(t *testing.T) {
 		{request(503, "serverInternal", "busy"), time.Minute, "ISSUER_DOWN issuer everywhere 1m0s"},
 		{request(403, "unauthorized", "account is deactivated"), 0, "ISSUER_DOWN issuer everywhere"},
 		{request(400, "accountDoesNotExist", "none"), 0, "ISSUER_DOWN issuer lost"},
+		{request(400, "malformed", "JWS verification error"), 0, "ISSUER_DOWN issuer lost"},
+		{request(400, "malformed", "no such field"), 0, "ISSUER_DOWN issuer everywhere"},
 		{request(404, "malformed", "no such order"), 0, "ISSUER_DOWN gone"},
 		{request(400, "rejectedIdentifier", "policy"), 0, "ISSUER_REJECTED"},
 		{request(403, "caa", "forbidden"), 0, "CAA"},

@@ -59,16 +59,12 @@ func (s *Store) ACMENames(ctx context.Context, prefix string) (names []string, e
 // PutACME keeps value at `acme/{name}`, or nothing if it is nil. It returns [ErrFenced] if the
 // fence has fallen.
 func (s *Store) PutACME(ctx context.Context, fence *Fence, name string, value []byte) error {
-	op := clientv3.OpDelete(s.keys.acme(name))
-	if value != nil {
-		sealed, err := s.Seal("acme/"+name, value)
-		if err != nil {
-			return err
-		}
-		op = clientv3.OpPut(s.keys.acme(name), string(sealed))
+	op, err := s.putACME(ACMEValue{name, value})
+	if err != nil {
+		return err
 	}
 	var resp *clientv3.TxnResponse
-	err := s.retry(ctx, func(ctx context.Context) (err error) {
+	err = s.retry(ctx, func(ctx context.Context) (err error) {
 		resp, err = s.client.Txn(ctx).If(fence.compare()).Then(op).Commit()
 		return err
 	})
@@ -79,4 +75,51 @@ func (s *Store) PutACME(ctx context.Context, fence *Fence, name string, value []
 		return fmt.Errorf("write acme/%s: %w", name, ErrFenced)
 	}
 	return nil
+}
+
+func (s *Store) putACME(v ACMEValue) (clientv3.Op, error) {
+	if v.Value == nil {
+		return clientv3.OpDelete(s.keys.acme(v.Name)), nil
+	}
+	sealed, err := s.Seal("acme/"+v.Name, v.Value)
+	if err != nil {
+		return clientv3.Op{}, err
+	}
+	return clientv3.OpPut(s.keys.acme(v.Name), string(sealed)), nil
+}
+
+// WatchACME calls changed at first, and again when what is kept at `acme/{name}` may have changed,
+// until ctx ends.
+func (s *Store) WatchACME(ctx context.Context, name string, changed func()) error {
+	var pause backoff
+	for {
+		err := s.watchACMEOnce(ctx, name, changed)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.WarnContext(ctx, "store: watch acme/"+name, "error", err)
+		if err := pause.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) watchACMEOnce(ctx context.Context, name string, changed func()) error {
+	revision, err := s.Revision(ctx)
+	if err != nil {
+		return err
+	}
+	watcher := clientv3.NewWatcher(s.client)
+	defer func() { _ = watcher.Close() }()
+	changes := watcher.Watch(clientv3.WithRequireLeader(ctx), s.keys.acme(name), clientv3.WithRev(revision+1))
+	changed()
+	for resp := range changes {
+		if err := resp.Err(); err != nil {
+			return kind(err)
+		}
+		if len(resp.Events) > 0 {
+			changed()
+		}
+	}
+	return fmt.Errorf("%w: the watch was closed", ErrUnavailable)
 }

@@ -349,8 +349,32 @@ func TestACME(t *testing.T) {
 	if got, err := other.ACME(t.Context(), "orders/a/b"); err != nil || string(got) != "secret" {
 		t.Errorf("read %q, %v", got, err)
 	}
+	changed := make(chan struct{}, 10)
+	watching, stop := context.WithCancel(t.Context())
+	done.Go(func() { _ = other.WatchACME(watching, "next", func() { changed <- struct{}{} }) })
+	<-changed // at first
+	publish := func(s *topologyv1.Settings) { s.AcmeThumbprint = "T" }
+	at, err := one.ChangeSettings(t.Context(), fence, publish, store.ACMEValue{Name: "next", Value: []byte("key")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	stop()
+	settings, revision, err := other.Settings(t.Context())
+	if err != nil || settings.AcmeThumbprint != "T" || revision != at {
+		t.Errorf("settings %v of revision %d, want %d: %v", settings, revision, at, err)
+	}
+	if got, err := other.ACME(t.Context(), "next"); err != nil || string(got) != "key" {
+		t.Errorf("read %q, %v", got, err)
+	}
 	cancel()
 	done.Wait()
+	back := func(s *topologyv1.Settings) { s.AcmeThumbprint = "" }
+	_, err = one.ChangeSettings(t.Context(), fence, back, store.ACMEValue{Name: "next"})
+	settings, _, _ = other.Settings(t.Context())
+	if !errors.Is(err, store.ErrFenced) || settings.GetAcmeThumbprint() != "T" {
+		t.Errorf("by who leads no more: %v, %v", settings, err)
+	}
 	if err := one.PutACME(t.Context(), fence, "orders/a/b", nil); !errors.Is(err, store.ErrFenced) {
 		t.Errorf("by who leads no more: %v", err)
 	}

@@ -207,7 +207,7 @@ func TestFollowTellsEachTransactionAsOneStep(t *testing.T) {
 	if err := remove(t.Context(), s, "acme", key(topology.KindOrigins, "acme", "o")); err != nil {
 		t.Fatal(err)
 	}
-	settings, err := s.ReplaceSettings(t.Context(), &topologyv1.Settings{})
+	settings, err := s.ChangeSettings(t.Context(), nil, func(*topologyv1.Settings) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -36,25 +37,71 @@ func (s *Store) InitSettings(ctx context.Context, settings *topologyv1.Settings)
 	return s.Settings(ctx)
 }
 
-// ReplaceSettings stores settings whatever was there, and returns the revision of the change. Equal
-// settings are no change.
-func (s *Store) ReplaceSettings(ctx context.Context, settings *topologyv1.Settings) (int64, error) {
-	value, err := topology.Encode(settings)
-	if err != nil {
-		return 0, fmt.Errorf("encode settings: %w", err)
-	}
+// ACMEValue is what is kept at `acme/{Name}`; nil for nothing.
+type ACMEValue struct {
+	Name  string
+	Value []byte
+}
+
+// ChangeSettings changes the settings of the whole system, which may be none before, and puts what
+// belongs to the change below `acme/` with it. It returns the revision of the settings' last
+// change. change is perhaps called several times, and may change nothing. With a fence,
+// ChangeSettings returns [ErrFenced] once that has fallen.
+func (s *Store) ChangeSettings(
+	ctx context.Context, fence *Fence, change func(*topologyv1.Settings), with ...ACMEValue,
+) (int64, error) {
 	key := s.keys.resource(settingsKey)
-	_, err = s.do(ctx, []clientv3.Op{clientv3.OpTxn(
-		[]clientv3.Cmp{
-			clientv3.Compare(clientv3.Value(key), "=", string(value)),
-			clientv3.Compare(clientv3.CreateRevision(key), ">", 0),
-		},
-		nil, []clientv3.Op{clientv3.OpPut(key, string(value)), s.putTip(rand.Text())})})
-	if err != nil {
-		return 0, fmt.Errorf("write settings: %w", err)
+	var puts []clientv3.Op
+	for _, v := range with {
+		op, err := s.putACME(v)
+		if err != nil {
+			return 0, err
+		}
+		puts = append(puts, op)
 	}
-	_, revision, err := s.Settings(ctx)
-	return revision, err
+	for {
+		stored, revision, err := s.Settings(ctx)
+		if errors.Is(err, ErrNotFound) {
+			stored, revision, err = new(topologyv1.Settings), 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		next := proto.CloneOf(stored)
+		change(next)
+		ops := puts
+		if revision == 0 || !proto.Equal(next, stored) {
+			value, err := topology.Encode(next)
+			if err != nil {
+				return 0, fmt.Errorf("encode settings: %w", err)
+			}
+			ops = append([]clientv3.Op{clientv3.OpPut(key, string(value)), s.putTip(rand.Text())}, puts...)
+		}
+		if len(ops) == 0 {
+			return revision, s.checkFence(ctx, fence)
+		}
+		compares := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)}
+		if fence != nil {
+			compares = append(compares, fence.compare())
+		}
+		var resp *clientv3.TxnResponse
+		err = s.retry(ctx, func(ctx context.Context) (err error) {
+			resp, err = s.client.Txn(ctx).If(compares...).Then(ops...).Commit()
+			return err
+		})
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("write settings: %w", err)
+		case resp.Succeeded && len(ops) > len(puts):
+			return resp.Header.Revision, nil
+		case resp.Succeeded:
+			return revision, nil
+		}
+		// Somebody else was quicker, or this one was and has not heard of it.
+		if err := s.checkFence(ctx, fence); err != nil {
+			return 0, fmt.Errorf("write settings: %w", err)
+		}
+	}
 }
 
 func decodeSettings(value []byte, revision int64) (*topologyv1.Settings, int64, error) {

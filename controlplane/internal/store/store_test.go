@@ -343,11 +343,12 @@ func TestSettings(t *testing.T) {
 			t.Errorf("init %s: %v, %v; want the first", host, got, err)
 		}
 	}
-	first, err := s.ReplaceSettings(t.Context(), &topologyv1.Settings{SharedHost: "b.test"})
+	move := func(settings *topologyv1.Settings) { settings.SharedHost = "b.test" }
+	first, err := s.ChangeSettings(t.Context(), nil, move)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.ReplaceSettings(t.Context(), &topologyv1.Settings{SharedHost: "b.test"})
+	again, err := s.ChangeSettings(t.Context(), nil, move)
 	if err != nil || again != first {
 		t.Errorf("equal settings: revision %d, then %d, %v", first, again, err)
 	}

@@ -256,6 +256,8 @@ func (s *session) handle(m *edgev1.SyncResponse) error {
 		s.ask(m.Ask)
 	case *edgev1.SyncResponse_Keyring:
 		return s.control.takeKeys(m.Keyring)
+	case *edgev1.SyncResponse_Settings:
+		return s.settings(m.Settings)
 	case *edgev1.SyncResponse_Resync:
 		s.everything = true
 		s.receiving.discard()

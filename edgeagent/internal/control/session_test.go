@@ -226,6 +226,28 @@ func TestSettingsOfAWelcomeAreKept(t *testing.T) {
 	}
 }
 
+// Settings that come while the stream lives count at once, and after a restart.
+func TestSettingsChangeUnderWay(t *testing.T) {
+	t.Parallel()
+	h := smallHistory()
+	_, a, d := synced(t, h)
+	d.send(&edgev1.SyncResponse{Message: &edgev1.SyncResponse_Settings{Settings: &edgev1.Welcome_Settings{
+		SharedHost: "moved.example", AcmeThumbprint: "SECOND",
+	}}})
+	d.send(live(h.revision, h.revision+1))
+	d.applied(h.revision + 1)
+	d.persisted(h.revision + 1)
+	for _, b := range []*agent{a, nil} {
+		if b == nil {
+			a.stop()
+			b = load(t, a.cfg.StateDir)
+		}
+		if b.Settings().GetAcmeThumbprint() != "SECOND" || b.table.Root().SharedHost() != "moved.example" {
+			t.Errorf("settings %v, shared host %q", b.Settings(), b.table.Root().SharedHost())
+		}
+	}
+}
+
 func TestGapsInARowAskForEverything(t *testing.T) {
 	t.Parallel()
 	h := smallHistory()

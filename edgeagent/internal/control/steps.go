@@ -270,6 +270,18 @@ func (c *Control) write(revision int64, settings *edgev1.Welcome_Settings, chang
 	return nil
 }
 
+// settings applies others than those of the welcome.
+func (s *session) settings(settings *edgev1.Welcome_Settings) error {
+	if s.receiving != nil {
+		return protocolError("settings came inside a state")
+	}
+	s.welcome.Settings = settings
+	if !s.everything {
+		s.control.changeSettings(settings)
+	}
+	return nil
+}
+
 // changeSettings applies and keeps what the control plane says besides the topology.
 func (c *Control) changeSettings(settings *edgev1.Welcome_Settings) {
 	if settings == nil || proto.Equal(settings, c.Settings()) {

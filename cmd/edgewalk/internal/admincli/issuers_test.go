@@ -28,6 +28,14 @@ backup  ready                 0 of 80 in 3 h    0        0
 le: it answered 503
 cp-1 orders.
 `},
+		{"a rollover", `{"leader": "cp-1", "issuers": [{"name": "le", "state": "READY"}],
+			"accountKey": {"thumbprint": "T", "rollover": "DRAINING", "behind": ["backup"]}}`, `
+ISSUER  STATE  ORDERS  RUNNING  QUEUED
+le      ready  -       0        0
+backup: its account has the key of before still: it gets the new one before the next order
+Rollover of the account key: waits for orders that are under way.
+cp-1 orders.
+`},
 		{"nobody orders", `{"issuers": [{"name": "le", "state": "READY"}]}`, `
 ISSUER  STATE  ORDERS  RUNNING  QUEUED
 le      ready  -       0        0

@@ -24,6 +24,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Rollover tells what a change of the key waits for.
+type AccountKey_Rollover int32
+
+const (
+	// There is none under way.
+	AccountKey_ROLLOVER_UNSPECIFIED AccountKey_Rollover = 0
+	// A control plane that orders.
+	AccountKey_ASKED AccountKey_Rollover = 1
+	// Orders that are under way.
+	AccountKey_DRAINING AccountKey_Rollover = 2
+	// The issuers.
+	AccountKey_CHANGING AccountKey_Rollover = 3
+	// Connected edges.
+	AccountKey_TELLING AccountKey_Rollover = 4
+)
+
+// Enum value maps for AccountKey_Rollover.
+var (
+	AccountKey_Rollover_name = map[int32]string{
+		0: "ROLLOVER_UNSPECIFIED",
+		1: "ASKED",
+		2: "DRAINING",
+		3: "CHANGING",
+		4: "TELLING",
+	}
+	AccountKey_Rollover_value = map[string]int32{
+		"ROLLOVER_UNSPECIFIED": 0,
+		"ASKED":                1,
+		"DRAINING":             2,
+		"CHANGING":             3,
+		"TELLING":              4,
+	}
+)
+
+func (x AccountKey_Rollover) Enum() *AccountKey_Rollover {
+	p := new(AccountKey_Rollover)
+	*p = x
+	return p
+}
+
+func (x AccountKey_Rollover) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AccountKey_Rollover) Descriptor() protoreflect.EnumDescriptor {
+	return file_edgewalk_admin_v1_issuer_proto_enumTypes[0].Descriptor()
+}
+
+func (AccountKey_Rollover) Type() protoreflect.EnumType {
+	return &file_edgewalk_admin_v1_issuer_proto_enumTypes[0]
+}
+
+func (x AccountKey_Rollover) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AccountKey_Rollover.Descriptor instead.
+func (AccountKey_Rollover) EnumDescriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // State tells whether orders are sent to it.
 type Issuer_State int32
 
@@ -65,11 +126,11 @@ func (x Issuer_State) String() string {
 }
 
 func (Issuer_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_edgewalk_admin_v1_issuer_proto_enumTypes[0].Descriptor()
+	return file_edgewalk_admin_v1_issuer_proto_enumTypes[1].Descriptor()
 }
 
 func (Issuer_State) Type() protoreflect.EnumType {
-	return &file_edgewalk_admin_v1_issuer_proto_enumTypes[0]
+	return &file_edgewalk_admin_v1_issuer_proto_enumTypes[1]
 }
 
 func (x Issuer_State) Number() protoreflect.EnumNumber {
@@ -78,7 +139,91 @@ func (x Issuer_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Issuer_State.Descriptor instead.
 func (Issuer_State) EnumDescriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{0, 0}
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{1, 0}
+}
+
+// AccountKey is the key of the deployment's accounts at issuers, one for all of them. Nobody reads
+// the key itself.
+type AccountKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The thumbprint (RFC 7638) of the key that edges answer challenges by. Empty: there is none yet.
+	Thumbprint string `protobuf:"bytes,1,opt,name=thumbprint,proto3" json:"thumbprint,omitempty"`
+	// When edges were told of it. Unset for the first one.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// What the rollover that is under way waits for.
+	Rollover AccountKey_Rollover `protobuf:"varint,3,opt,name=rollover,proto3,enum=edgewalk.admin.v1.AccountKey_Rollover" json:"rollover,omitempty"`
+	// When that was asked for.
+	RolloverTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=rollover_time,json=rolloverTime,proto3" json:"rollover_time,omitempty"`
+	// Issuers, by name, whose account may have a key of before still: they do not answer, or refuse.
+	// That key is kept for them. Some may not be configured any more.
+	Behind        []string `protobuf:"bytes,5,rep,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountKey) Reset() {
+	*x = AccountKey{}
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountKey) ProtoMessage() {}
+
+func (x *AccountKey) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountKey.ProtoReflect.Descriptor instead.
+func (*AccountKey) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *AccountKey) GetThumbprint() string {
+	if x != nil {
+		return x.Thumbprint
+	}
+	return ""
+}
+
+func (x *AccountKey) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *AccountKey) GetRollover() AccountKey_Rollover {
+	if x != nil {
+		return x.Rollover
+	}
+	return AccountKey_ROLLOVER_UNSPECIFIED
+}
+
+func (x *AccountKey) GetRolloverTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RolloverTime
+	}
+	return nil
+}
+
+func (x *AccountKey) GetBehind() []string {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
 }
 
 // Issuer is a certificate authority that speaks ACME (RFC 8555).
@@ -106,14 +251,19 @@ type Issuer struct {
 	Eta *durationpb.Duration `protobuf:"bytes,10,opt,name=eta,proto3" json:"eta,omitempty"`
 	// Where the deployment's account is there (RFC 8555 7.3), which records in DNS name that let it
 	// alone have certificates. Empty: there is none yet.
-	AccountUrl    string `protobuf:"bytes,11,opt,name=account_url,json=accountUrl,proto3" json:"account_url,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AccountUrl string `protobuf:"bytes,11,opt,name=account_url,json=accountUrl,proto3" json:"account_url,omitempty"`
+	// The thumbprint of the account's key. Empty: there is no account, or it has the deployment's
+	// first key.
+	AccountKeyThumbprint string `protobuf:"bytes,12,opt,name=account_key_thumbprint,json=accountKeyThumbprint,proto3" json:"account_key_thumbprint,omitempty"`
+	// When the account got that key. Unset where that is not known.
+	AccountKeyTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=account_key_time,json=accountKeyTime,proto3" json:"account_key_time,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Issuer) Reset() {
 	*x = Issuer{}
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[0]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -125,7 +275,7 @@ func (x *Issuer) String() string {
 func (*Issuer) ProtoMessage() {}
 
 func (x *Issuer) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[0]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -138,7 +288,7 @@ func (x *Issuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issuer.ProtoReflect.Descriptor instead.
 func (*Issuer) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{0}
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Issuer) GetName() string {
@@ -218,6 +368,20 @@ func (x *Issuer) GetAccountUrl() string {
 	return ""
 }
 
+func (x *Issuer) GetAccountKeyThumbprint() string {
+	if x != nil {
+		return x.AccountKeyThumbprint
+	}
+	return ""
+}
+
+func (x *Issuer) GetAccountKeyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AccountKeyTime
+	}
+	return nil
+}
+
 // ListIssuersRequest asks for all.
 type ListIssuersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -227,7 +391,7 @@ type ListIssuersRequest struct {
 
 func (x *ListIssuersRequest) Reset() {
 	*x = ListIssuersRequest{}
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[1]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +403,7 @@ func (x *ListIssuersRequest) String() string {
 func (*ListIssuersRequest) ProtoMessage() {}
 
 func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[1]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +416,7 @@ func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersRequest.ProtoReflect.Descriptor instead.
 func (*ListIssuersRequest) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{1}
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{2}
 }
 
 // ListIssuersResponse has all.
@@ -261,14 +425,16 @@ type ListIssuersResponse struct {
 	// In the order of preference.
 	Issuers []*Issuer `protobuf:"bytes,1,rep,name=issuers,proto3" json:"issuers,omitempty"`
 	// The control plane that orders and checks, empty if none does at the moment.
-	Leader        string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The key of the accounts.
+	AccountKey    *AccountKey `protobuf:"bytes,3,opt,name=account_key,json=accountKey,proto3" json:"account_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListIssuersResponse) Reset() {
 	*x = ListIssuersResponse{}
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[2]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -280,7 +446,7 @@ func (x *ListIssuersResponse) String() string {
 func (*ListIssuersResponse) ProtoMessage() {}
 
 func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[2]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -293,7 +459,7 @@ func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersResponse.ProtoReflect.Descriptor instead.
 func (*ListIssuersResponse) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{2}
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListIssuersResponse) GetIssuers() []*Issuer {
@@ -308,6 +474,105 @@ func (x *ListIssuersResponse) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+func (x *ListIssuersResponse) GetAccountKey() *AccountKey {
+	if x != nil {
+		return x.AccountKey
+	}
+	return nil
+}
+
+// RolloverAccountKeyRequest asks for another key.
+type RolloverAccountKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloverAccountKeyRequest) Reset() {
+	*x = RolloverAccountKeyRequest{}
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloverAccountKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloverAccountKeyRequest) ProtoMessage() {}
+
+func (x *RolloverAccountKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloverAccountKeyRequest.ProtoReflect.Descriptor instead.
+func (*RolloverAccountKeyRequest) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{4}
+}
+
+// RolloverAccountKeyResponse says what comes of it.
+type RolloverAccountKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether a rollover was under way already.
+	Joined bool `protobuf:"varint,1,opt,name=joined,proto3" json:"joined,omitempty"`
+	// How the key stands.
+	AccountKey    *AccountKey `protobuf:"bytes,2,opt,name=account_key,json=accountKey,proto3" json:"account_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloverAccountKeyResponse) Reset() {
+	*x = RolloverAccountKeyResponse{}
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloverAccountKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloverAccountKeyResponse) ProtoMessage() {}
+
+func (x *RolloverAccountKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloverAccountKeyResponse.ProtoReflect.Descriptor instead.
+func (*RolloverAccountKeyResponse) Descriptor() ([]byte, []int) {
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RolloverAccountKeyResponse) GetJoined() bool {
+	if x != nil {
+		return x.Joined
+	}
+	return false
+}
+
+func (x *RolloverAccountKeyResponse) GetAccountKey() *AccountKey {
+	if x != nil {
+		return x.AccountKey
+	}
+	return nil
 }
 
 // Bucket is a limit of so much in a span of time.
@@ -327,7 +592,7 @@ type Issuer_Bucket struct {
 
 func (x *Issuer_Bucket) Reset() {
 	*x = Issuer_Bucket{}
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[3]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +604,7 @@ func (x *Issuer_Bucket) String() string {
 func (*Issuer_Bucket) ProtoMessage() {}
 
 func (x *Issuer_Bucket) ProtoReflect() protoreflect.Message {
-	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[3]
+	mi := &file_edgewalk_admin_v1_issuer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +617,7 @@ func (x *Issuer_Bucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Issuer_Bucket.ProtoReflect.Descriptor instead.
 func (*Issuer_Bucket) Descriptor() ([]byte, []int) {
-	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{0, 0}
+	return file_edgewalk_admin_v1_issuer_proto_rawDescGZIP(), []int{1, 0}
 }
 
 func (x *Issuer_Bucket) GetName() string {
@@ -387,7 +652,23 @@ var File_edgewalk_admin_v1_issuer_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\n" +
-	"\x1eedgewalk/admin/v1/issuer.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x04\n" +
+	"\x1eedgewalk/admin/v1/issuer.proto\x12\x11edgewalk.admin.v1\x1a\x1cedgewalk/admin/v1/rule.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x02\n" +
+	"\n" +
+	"AccountKey\x12\x1e\n" +
+	"\n" +
+	"thumbprint\x18\x01 \x01(\tR\n" +
+	"thumbprint\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12B\n" +
+	"\brollover\x18\x03 \x01(\x0e2&.edgewalk.admin.v1.AccountKey.RolloverR\brollover\x12?\n" +
+	"\rrollover_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\frolloverTime\x12\x16\n" +
+	"\x06behind\x18\x05 \x03(\tR\x06behind\"X\n" +
+	"\bRollover\x12\x18\n" +
+	"\x14ROLLOVER_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05ASKED\x10\x01\x12\f\n" +
+	"\bDRAINING\x10\x02\x12\f\n" +
+	"\bCHANGING\x10\x03\x12\v\n" +
+	"\aTELLING\x10\x04\"\xd8\x05\n" +
 	"\x06Issuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rdirectory_url\x18\x02 \x01(\tR\fdirectoryUrl\x12\x18\n" +
@@ -402,7 +683,9 @@ const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\x03eta\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x03eta\x12\x1f\n" +
 	"\vaccount_url\x18\v \x01(\tR\n" +
-	"accountUrl\x1au\n" +
+	"accountUrl\x124\n" +
+	"\x16account_key_thumbprint\x18\f \x01(\tR\x14accountKeyThumbprint\x12D\n" +
+	"\x10account_key_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0eaccountKeyTime\x1au\n" +
 	"\x06Bucket\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x12\n" +
@@ -413,12 +696,20 @@ const file_edgewalk_admin_v1_issuer_proto_rawDesc = "" +
 	"\x05READY\x10\x01\x12\b\n" +
 	"\x04DOWN\x10\x02\x12\v\n" +
 	"\aLIMITED\x10\x03\"\x14\n" +
-	"\x12ListIssuersRequest\"b\n" +
+	"\x12ListIssuersRequest\"\xa2\x01\n" +
 	"\x13ListIssuersResponse\x123\n" +
 	"\aissuers\x18\x01 \x03(\v2\x19.edgewalk.admin.v1.IssuerR\aissuers\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader2\x8a\x01\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12>\n" +
+	"\vaccount_key\x18\x03 \x01(\v2\x1d.edgewalk.admin.v1.AccountKeyR\n" +
+	"accountKey\"\x1b\n" +
+	"\x19RolloverAccountKeyRequest\"t\n" +
+	"\x1aRolloverAccountKeyResponse\x12\x16\n" +
+	"\x06joined\x18\x01 \x01(\bR\x06joined\x12>\n" +
+	"\vaccount_key\x18\x02 \x01(\v2\x1d.edgewalk.admin.v1.AccountKeyR\n" +
+	"accountKey2\xb1\x02\n" +
 	"\rIssuerService\x12y\n" +
-	"\vListIssuers\x12%.edgewalk.admin.v1.ListIssuersRequest\x1a&.edgewalk.admin.v1.ListIssuersResponse\"\x1b\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/issuersB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
+	"\vListIssuers\x12%.edgewalk.admin.v1.ListIssuersRequest\x1a&.edgewalk.admin.v1.ListIssuersResponse\"\x1b\xa2\xbb\x18\x04\b\b\x18\x01\x82\xd3\xe4\x93\x02\r\x12\v/v1/issuers\x12\xa4\x01\n" +
+	"\x12RolloverAccountKey\x12,.edgewalk.admin.v1.RolloverAccountKeyRequest\x1a-.edgewalk.admin.v1.RolloverAccountKeyResponse\"1\xa2\xbb\x18\x04\b\t\x18\x03\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/issuers:rolloverAccountKeyB>Z<github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_edgewalk_admin_v1_issuer_proto_rawDescOnce sync.Once
@@ -432,31 +723,43 @@ func file_edgewalk_admin_v1_issuer_proto_rawDescGZIP() []byte {
 	return file_edgewalk_admin_v1_issuer_proto_rawDescData
 }
 
-var file_edgewalk_admin_v1_issuer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_edgewalk_admin_v1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_edgewalk_admin_v1_issuer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_edgewalk_admin_v1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_edgewalk_admin_v1_issuer_proto_goTypes = []any{
-	(Issuer_State)(0),             // 0: edgewalk.admin.v1.Issuer.State
-	(*Issuer)(nil),                // 1: edgewalk.admin.v1.Issuer
-	(*ListIssuersRequest)(nil),    // 2: edgewalk.admin.v1.ListIssuersRequest
-	(*ListIssuersResponse)(nil),   // 3: edgewalk.admin.v1.ListIssuersResponse
-	(*Issuer_Bucket)(nil),         // 4: edgewalk.admin.v1.Issuer.Bucket
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(AccountKey_Rollover)(0),           // 0: edgewalk.admin.v1.AccountKey.Rollover
+	(Issuer_State)(0),                  // 1: edgewalk.admin.v1.Issuer.State
+	(*AccountKey)(nil),                 // 2: edgewalk.admin.v1.AccountKey
+	(*Issuer)(nil),                     // 3: edgewalk.admin.v1.Issuer
+	(*ListIssuersRequest)(nil),         // 4: edgewalk.admin.v1.ListIssuersRequest
+	(*ListIssuersResponse)(nil),        // 5: edgewalk.admin.v1.ListIssuersResponse
+	(*RolloverAccountKeyRequest)(nil),  // 6: edgewalk.admin.v1.RolloverAccountKeyRequest
+	(*RolloverAccountKeyResponse)(nil), // 7: edgewalk.admin.v1.RolloverAccountKeyResponse
+	(*Issuer_Bucket)(nil),              // 8: edgewalk.admin.v1.Issuer.Bucket
+	(*timestamppb.Timestamp)(nil),      // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 10: google.protobuf.Duration
 }
 var file_edgewalk_admin_v1_issuer_proto_depIdxs = []int32{
-	0, // 0: edgewalk.admin.v1.Issuer.state:type_name -> edgewalk.admin.v1.Issuer.State
-	5, // 1: edgewalk.admin.v1.Issuer.retry_time:type_name -> google.protobuf.Timestamp
-	4, // 2: edgewalk.admin.v1.Issuer.buckets:type_name -> edgewalk.admin.v1.Issuer.Bucket
-	6, // 3: edgewalk.admin.v1.Issuer.eta:type_name -> google.protobuf.Duration
-	1, // 4: edgewalk.admin.v1.ListIssuersResponse.issuers:type_name -> edgewalk.admin.v1.Issuer
-	6, // 5: edgewalk.admin.v1.Issuer.Bucket.span:type_name -> google.protobuf.Duration
-	2, // 6: edgewalk.admin.v1.IssuerService.ListIssuers:input_type -> edgewalk.admin.v1.ListIssuersRequest
-	3, // 7: edgewalk.admin.v1.IssuerService.ListIssuers:output_type -> edgewalk.admin.v1.ListIssuersResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	9,  // 0: edgewalk.admin.v1.AccountKey.start_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: edgewalk.admin.v1.AccountKey.rollover:type_name -> edgewalk.admin.v1.AccountKey.Rollover
+	9,  // 2: edgewalk.admin.v1.AccountKey.rollover_time:type_name -> google.protobuf.Timestamp
+	1,  // 3: edgewalk.admin.v1.Issuer.state:type_name -> edgewalk.admin.v1.Issuer.State
+	9,  // 4: edgewalk.admin.v1.Issuer.retry_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: edgewalk.admin.v1.Issuer.buckets:type_name -> edgewalk.admin.v1.Issuer.Bucket
+	10, // 6: edgewalk.admin.v1.Issuer.eta:type_name -> google.protobuf.Duration
+	9,  // 7: edgewalk.admin.v1.Issuer.account_key_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: edgewalk.admin.v1.ListIssuersResponse.issuers:type_name -> edgewalk.admin.v1.Issuer
+	2,  // 9: edgewalk.admin.v1.ListIssuersResponse.account_key:type_name -> edgewalk.admin.v1.AccountKey
+	2,  // 10: edgewalk.admin.v1.RolloverAccountKeyResponse.account_key:type_name -> edgewalk.admin.v1.AccountKey
+	10, // 11: edgewalk.admin.v1.Issuer.Bucket.span:type_name -> google.protobuf.Duration
+	4,  // 12: edgewalk.admin.v1.IssuerService.ListIssuers:input_type -> edgewalk.admin.v1.ListIssuersRequest
+	6,  // 13: edgewalk.admin.v1.IssuerService.RolloverAccountKey:input_type -> edgewalk.admin.v1.RolloverAccountKeyRequest
+	5,  // 14: edgewalk.admin.v1.IssuerService.ListIssuers:output_type -> edgewalk.admin.v1.ListIssuersResponse
+	7,  // 15: edgewalk.admin.v1.IssuerService.RolloverAccountKey:output_type -> edgewalk.admin.v1.RolloverAccountKeyResponse
+	14, // [14:16] is the sub-list for method output_type
+	12, // [12:14] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_admin_v1_issuer_proto_init() }
@@ -470,8 +773,8 @@ func file_edgewalk_admin_v1_issuer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_edgewalk_admin_v1_issuer_proto_rawDesc), len(file_edgewalk_admin_v1_issuer_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

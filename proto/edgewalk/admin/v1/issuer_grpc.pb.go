@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IssuerService_ListIssuers_FullMethodName = "/edgewalk.admin.v1.IssuerService/ListIssuers"
+	IssuerService_ListIssuers_FullMethodName        = "/edgewalk.admin.v1.IssuerService/ListIssuers"
+	IssuerService_RolloverAccountKey_FullMethodName = "/edgewalk.admin.v1.IssuerService/RolloverAccountKey"
 )
 
 // IssuerServiceClient is the client API for IssuerService service.
@@ -32,6 +33,16 @@ type IssuerServiceClient interface {
 	// ListIssuers returns all, in the order in which they are tried. UNAVAILABLE when the store
 	// cannot be reached.
 	ListIssuers(ctx context.Context, in *ListIssuersRequest, opts ...grpc.CallOption) (*ListIssuersResponse, error)
+	// RolloverAccountKey gives the deployment's account at each issuer another key (RFC 8555 7.3.5).
+	// It returns at once; ListIssuers tells how far that is. While one is under way, it joins that.
+	//
+	// The control plane that orders lets orders under way end, for a minute at most, begins no
+	// others, has each issuer change the key, tells all connected edges, and goes on with orders. An
+	// issuer that does not answer has its account get the key before it is sent the next order.
+	//
+	// Errors: FAILED_PRECONDITION and `NO_ISSUER` without issuers; UNAVAILABLE when the store cannot
+	// be reached.
+	RolloverAccountKey(ctx context.Context, in *RolloverAccountKeyRequest, opts ...grpc.CallOption) (*RolloverAccountKeyResponse, error)
 }
 
 type issuerServiceClient struct {
@@ -52,6 +63,16 @@ func (c *issuerServiceClient) ListIssuers(ctx context.Context, in *ListIssuersRe
 	return out, nil
 }
 
+func (c *issuerServiceClient) RolloverAccountKey(ctx context.Context, in *RolloverAccountKeyRequest, opts ...grpc.CallOption) (*RolloverAccountKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RolloverAccountKeyResponse)
+	err := c.cc.Invoke(ctx, IssuerService_RolloverAccountKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IssuerServiceServer is the server API for IssuerService service.
 // All implementations must embed UnimplementedIssuerServiceServer
 // for forward compatibility.
@@ -62,6 +83,16 @@ type IssuerServiceServer interface {
 	// ListIssuers returns all, in the order in which they are tried. UNAVAILABLE when the store
 	// cannot be reached.
 	ListIssuers(context.Context, *ListIssuersRequest) (*ListIssuersResponse, error)
+	// RolloverAccountKey gives the deployment's account at each issuer another key (RFC 8555 7.3.5).
+	// It returns at once; ListIssuers tells how far that is. While one is under way, it joins that.
+	//
+	// The control plane that orders lets orders under way end, for a minute at most, begins no
+	// others, has each issuer change the key, tells all connected edges, and goes on with orders. An
+	// issuer that does not answer has its account get the key before it is sent the next order.
+	//
+	// Errors: FAILED_PRECONDITION and `NO_ISSUER` without issuers; UNAVAILABLE when the store cannot
+	// be reached.
+	RolloverAccountKey(context.Context, *RolloverAccountKeyRequest) (*RolloverAccountKeyResponse, error)
 	mustEmbedUnimplementedIssuerServiceServer()
 }
 
@@ -74,6 +105,9 @@ type UnimplementedIssuerServiceServer struct{}
 
 func (UnimplementedIssuerServiceServer) ListIssuers(context.Context, *ListIssuersRequest) (*ListIssuersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListIssuers not implemented")
+}
+func (UnimplementedIssuerServiceServer) RolloverAccountKey(context.Context, *RolloverAccountKeyRequest) (*RolloverAccountKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RolloverAccountKey not implemented")
 }
 func (UnimplementedIssuerServiceServer) mustEmbedUnimplementedIssuerServiceServer() {}
 func (UnimplementedIssuerServiceServer) testEmbeddedByValue()                       {}
@@ -114,6 +148,24 @@ func _IssuerService_ListIssuers_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IssuerService_RolloverAccountKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RolloverAccountKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IssuerServiceServer).RolloverAccountKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IssuerService_RolloverAccountKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IssuerServiceServer).RolloverAccountKey(ctx, req.(*RolloverAccountKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IssuerService_ServiceDesc is the grpc.ServiceDesc for IssuerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +176,10 @@ var IssuerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListIssuers",
 			Handler:    _IssuerService_ListIssuers_Handler,
+		},
+		{
+			MethodName: "RolloverAccountKey",
+			Handler:    _IssuerService_RolloverAccountKey_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -44,7 +44,8 @@ const (
 	Rule_ACCOUNTS Rule_Permission = 7
 	// Read how edges, control planes and etcd stand.
 	Rule_FLEET_READ Rule_Permission = 8
-	// Freeze and release edges, and take their certificates back.
+	// Freeze and release edges, take their certificates back, and change the key of the accounts at
+	// issuers.
 	Rule_FLEET Rule_Permission = 9
 	// Read everything that etcd holds, origins' secrets too.
 	Rule_SNAPSHOT Rule_Permission = 10

@@ -261,6 +261,7 @@ type SyncResponse struct {
 	//	*SyncResponse_Drain
 	//	*SyncResponse_Resync
 	//	*SyncResponse_Keyring
+	//	*SyncResponse_Settings
 	Message       isSyncResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -393,6 +394,15 @@ func (x *SyncResponse) GetKeyring() *Keyring {
 	return nil
 }
 
+func (x *SyncResponse) GetSettings() *Welcome_Settings {
+	if x != nil {
+		if x, ok := x.Message.(*SyncResponse_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
 type isSyncResponse_Message interface {
 	isSyncResponse_Message()
 }
@@ -448,6 +458,12 @@ type SyncResponse_Keyring struct {
 	Keyring *Keyring `protobuf:"bytes,20,opt,name=keyring,proto3,oneof"`
 }
 
+type SyncResponse_Settings struct {
+	// The settings in place of those before. They never come inside a state, and before the step
+	// with which they changed.
+	Settings *Welcome_Settings `protobuf:"bytes,21,opt,name=settings,proto3,oneof"`
+}
+
 func (*SyncResponse_Welcome) isSyncResponse_Message() {}
 
 func (*SyncResponse_Begin) isSyncResponse_Message() {}
@@ -467,6 +483,8 @@ func (*SyncResponse_Drain) isSyncResponse_Message() {}
 func (*SyncResponse_Resync) isSyncResponse_Message() {}
 
 func (*SyncResponse_Keyring) isSyncResponse_Message() {}
+
+func (*SyncResponse_Settings) isSyncResponse_Message() {}
 
 // Position is a place in the history of a topology.
 type Position struct {
@@ -2139,7 +2157,7 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x03ack\x18\x02 \x01(\v2\x15.edgewalk.edge.v1.AckH\x00R\x03ack\x122\n" +
 	"\x06report\x18\x03 \x01(\v2\x18.edgewalk.edge.v1.ReportH\x00R\x06report\x122\n" +
 	"\x06answer\x18\x04 \x01(\v2\x18.edgewalk.edge.v1.AnswerH\x00R\x06answerB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\x93\x04\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xd5\x04\n" +
 	"\fSyncResponse\x125\n" +
 	"\awelcome\x18\x01 \x01(\v2\x19.edgewalk.edge.v1.WelcomeH\x00R\awelcome\x12/\n" +
 	"\x05begin\x18\x02 \x01(\v2\x17.edgewalk.edge.v1.BeginH\x00R\x05begin\x12/\n" +
@@ -2150,7 +2168,8 @@ const file_edgewalk_edge_v1_edge_proto_rawDesc = "" +
 	"\x03ask\x18\a \x01(\v2\x15.edgewalk.edge.v1.AskH\x00R\x03ask\x12/\n" +
 	"\x05drain\x18\b \x01(\v2\x17.edgewalk.edge.v1.DrainH\x00R\x05drain\x122\n" +
 	"\x06resync\x18\t \x01(\v2\x18.edgewalk.edge.v1.ResyncH\x00R\x06resync\x125\n" +
-	"\akeyring\x18\x14 \x01(\v2\x19.edgewalk.edge.v1.KeyringH\x00R\akeyringB\x10\n" +
+	"\akeyring\x18\x14 \x01(\v2\x19.edgewalk.edge.v1.KeyringH\x00R\akeyring\x12@\n" +
+	"\bsettings\x18\x15 \x01(\v2\".edgewalk.edge.v1.Welcome.SettingsH\x00R\bsettingsB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"E\n" +
 	"\bPosition\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\tB\a\xbaH\x04r\x02(dR\x05epoch\x12\x1a\n" +
@@ -2343,41 +2362,42 @@ var file_edgewalk_edge_v1_edge_proto_depIdxs = []int32{
 	20, // 12: edgewalk.edge.v1.SyncResponse.drain:type_name -> edgewalk.edge.v1.Drain
 	21, // 13: edgewalk.edge.v1.SyncResponse.resync:type_name -> edgewalk.edge.v1.Resync
 	11, // 14: edgewalk.edge.v1.SyncResponse.keyring:type_name -> edgewalk.edge.v1.Keyring
-	4,  // 15: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
-	27, // 16: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
-	28, // 17: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
-	29, // 18: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
-	30, // 19: edgewalk.edge.v1.Report.asked_origins:type_name -> edgewalk.topology.v1.AskedOrigins
-	31, // 20: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
-	8,  // 21: edgewalk.edge.v1.Report.traffic:type_name -> edgewalk.edge.v1.AccountTraffic
-	32, // 22: edgewalk.edge.v1.AccountTraffic.covers:type_name -> google.protobuf.Duration
-	33, // 23: edgewalk.edge.v1.AccountTraffic.counts:type_name -> edgewalk.topology.v1.TrafficCounts
-	34, // 24: edgewalk.edge.v1.AccountTraffic.missing_files:type_name -> edgewalk.topology.v1.MissingFile
-	35, // 25: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
-	36, // 26: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
-	22, // 27: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
-	11, // 28: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
-	23, // 29: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
-	17, // 30: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
-	17, // 31: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
-	17, // 32: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
-	37, // 33: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
-	37, // 34: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
-	32, // 35: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
-	24, // 36: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
-	25, // 37: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
-	32, // 38: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
-	38, // 39: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
-	39, // 40: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
-	2,  // 41: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
-	0,  // 42: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
-	3,  // 43: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
-	1,  // 44: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
-	43, // [43:45] is the sub-list for method output_type
-	41, // [41:43] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	22, // 15: edgewalk.edge.v1.SyncResponse.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	4,  // 16: edgewalk.edge.v1.Hello.have:type_name -> edgewalk.edge.v1.Position
+	27, // 17: edgewalk.edge.v1.Ack.nacks:type_name -> edgewalk.topology.v1.Rejected
+	28, // 18: edgewalk.edge.v1.Report.cache:type_name -> edgewalk.topology.v1.Edge.Cache
+	29, // 19: edgewalk.edge.v1.Report.origins:type_name -> edgewalk.topology.v1.OriginState
+	30, // 20: edgewalk.edge.v1.Report.asked_origins:type_name -> edgewalk.topology.v1.AskedOrigins
+	31, // 21: edgewalk.edge.v1.Report.certificates:type_name -> edgewalk.topology.v1.Edge.Certificates
+	8,  // 22: edgewalk.edge.v1.Report.traffic:type_name -> edgewalk.edge.v1.AccountTraffic
+	32, // 23: edgewalk.edge.v1.AccountTraffic.covers:type_name -> google.protobuf.Duration
+	33, // 24: edgewalk.edge.v1.AccountTraffic.counts:type_name -> edgewalk.topology.v1.TrafficCounts
+	34, // 25: edgewalk.edge.v1.AccountTraffic.missing_files:type_name -> edgewalk.topology.v1.MissingFile
+	35, // 26: edgewalk.edge.v1.Answer.test_origin:type_name -> edgewalk.topology.v1.OriginTest
+	36, // 27: edgewalk.edge.v1.Answer.explain:type_name -> edgewalk.topology.v1.Explanation
+	22, // 28: edgewalk.edge.v1.Welcome.settings:type_name -> edgewalk.edge.v1.Welcome.Settings
+	11, // 29: edgewalk.edge.v1.Welcome.keyring:type_name -> edgewalk.edge.v1.Keyring
+	23, // 30: edgewalk.edge.v1.Keyring.keysets:type_name -> edgewalk.edge.v1.Keyring.Keyset
+	17, // 31: edgewalk.edge.v1.Chunk.changes:type_name -> edgewalk.edge.v1.Change
+	17, // 32: edgewalk.edge.v1.Changes.changes:type_name -> edgewalk.edge.v1.Change
+	17, // 33: edgewalk.edge.v1.Live.changes:type_name -> edgewalk.edge.v1.Change
+	37, // 34: edgewalk.edge.v1.Live.seen:type_name -> google.protobuf.Timestamp
+	37, // 35: edgewalk.edge.v1.Bookmark.as_of:type_name -> google.protobuf.Timestamp
+	32, // 36: edgewalk.edge.v1.Ask.timeout:type_name -> google.protobuf.Duration
+	24, // 37: edgewalk.edge.v1.Ask.test_origin:type_name -> edgewalk.edge.v1.Ask.TestOrigin
+	25, // 38: edgewalk.edge.v1.Ask.explain:type_name -> edgewalk.edge.v1.Ask.Explain
+	32, // 39: edgewalk.edge.v1.Drain.retry_after:type_name -> google.protobuf.Duration
+	38, // 40: edgewalk.edge.v1.Ask.TestOrigin.origin:type_name -> edgewalk.topology.v1.Origin
+	39, // 41: edgewalk.edge.v1.Ask.TestOrigin.secrets:type_name -> edgewalk.topology.v1.OriginSecrets
+	2,  // 42: edgewalk.edge.v1.EdgeService.Sync:input_type -> edgewalk.edge.v1.SyncRequest
+	0,  // 43: edgewalk.edge.v1.EdgeService.FetchCertificates:input_type -> edgewalk.edge.v1.FetchCertificatesRequest
+	3,  // 44: edgewalk.edge.v1.EdgeService.Sync:output_type -> edgewalk.edge.v1.SyncResponse
+	1,  // 45: edgewalk.edge.v1.EdgeService.FetchCertificates:output_type -> edgewalk.edge.v1.FetchCertificatesResponse
+	44, // [44:46] is the sub-list for method output_type
+	42, // [42:44] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_edge_v1_edge_proto_init() }
@@ -2402,6 +2422,7 @@ func file_edgewalk_edge_v1_edge_proto_init() {
 		(*SyncResponse_Drain)(nil),
 		(*SyncResponse_Resync)(nil),
 		(*SyncResponse_Keyring)(nil),
+		(*SyncResponse_Settings)(nil),
 	}
 	file_edgewalk_edge_v1_edge_proto_msgTypes[5].OneofWrappers = []any{}
 	file_edgewalk_edge_v1_edge_proto_msgTypes[9].OneofWrappers = []any{

@@ -4989,9 +4989,14 @@ type Settings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The host, with an optional port, under which every account answers at `/{account}/`. The port
 	// counts only in the urls that are shown.
-	SharedHost    string `protobuf:"bytes,1,opt,name=shared_host,json=sharedHost,proto3" json:"shared_host,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SharedHost string `protobuf:"bytes,1,opt,name=shared_host,json=sharedHost,proto3" json:"shared_host,omitempty"`
+	// What the answer to an HTTP challenge of ACME has behind its token and a dot (RFC 8555 8.1): the
+	// thumbprint of the deployment's account key, in base64url. Empty: there is no key.
+	AcmeThumbprint string `protobuf:"bytes,2,opt,name=acme_thumbprint,json=acmeThumbprint,proto3" json:"acme_thumbprint,omitempty"`
+	// That of the key before, while edges are being told of the new one. Empty: they are not.
+	AcmeThumbprintBefore string `protobuf:"bytes,3,opt,name=acme_thumbprint_before,json=acmeThumbprintBefore,proto3" json:"acme_thumbprint_before,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -5027,6 +5032,20 @@ func (*Settings) Descriptor() ([]byte, []int) {
 func (x *Settings) GetSharedHost() string {
 	if x != nil {
 		return x.SharedHost
+	}
+	return ""
+}
+
+func (x *Settings) GetAcmeThumbprint() string {
+	if x != nil {
+		return x.AcmeThumbprint
+	}
+	return ""
+}
+
+func (x *Settings) GetAcmeThumbprintBefore() string {
+	if x != nil {
+		return x.AcmeThumbprintBefore
 	}
 	return ""
 }
@@ -6365,10 +6384,12 @@ const file_edgewalk_topology_v1_topology_proto_rawDesc = "" +
 	"PurgeFloor\x12!\n" +
 	"\fstale_before\x18\x01 \x01(\x03R\vstaleBefore\x12\x1f\n" +
 	"\vdrop_before\x18\x02 \x01(\x03R\n" +
-	"dropBefore\"5\n" +
+	"dropBefore\"\xa6\x01\n" +
 	"\bSettings\x12)\n" +
 	"\vshared_host\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x84\x02R\n" +
-	"sharedHost\"\x86\t\n" +
+	"sharedHost\x120\n" +
+	"\x0facme_thumbprint\x18\x02 \x01(\tB\a\xbaH\x04r\x02(dR\x0eacmeThumbprint\x12=\n" +
+	"\x16acme_thumbprint_before\x18\x03 \x01(\tB\a\xbaH\x04r\x02(dR\x14acmeThumbprintBefore\"\x86\t\n" +
 	"\x04Edge\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
