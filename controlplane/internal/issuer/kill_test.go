@@ -1,9 +1,12 @@
 package issuer_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/edgewalk/edgewalk/internal/acmetest"
 )
@@ -57,4 +60,51 @@ func TestLeadersDie(t *testing.T) {
 		}
 	}
 	r.oracle(want)
+}
+
+// An order that another leader has finalized and that the issuer still works at is read again when
+// the issuer says so, and not before.
+func TestAnOrderInProcessing(t *testing.T) {
+	t.Parallel()
+	const later = 2 * time.Second
+	r := newRig(t, acmetest.Config{})
+	victim := r.replica("cp0")
+	var mu sync.Mutex
+	var died bool
+	var asked []time.Time // for the order, since then
+	r.ca.Around(func(what string, after bool) (lost bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if died || what != "finalize" || !after {
+			return false
+		}
+		died = true
+		victim.kill()
+		return true
+	})
+	r.ca.Before(func(w http.ResponseWriter, _ *http.Request, what string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if !died || what != "order-state" {
+			return false
+		}
+		if asked = append(asked, time.Now()); len(asked) > 1 {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", fmt.Sprint(int(later.Seconds())))
+		_ = json.NewEncoder(w).Encode(map[string]any{"status": "processing"}) // who asked asks again
+		return true
+	})
+	r.claim("acme", "a.example.com")
+	r.await("the leader dies", func() bool { return victim.dead.Load() })
+	r.replica("cp1")
+	r.awaitState("acme", "a.example.com", "ISSUED")
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) < 2 || asked[1].Sub(asked[0]) < later {
+		t.Errorf("the order was asked for at %v", asked)
+	}
+	victim.stop()
+	r.oracle(map[string]int{"a.example.com": 1})
 }

@@ -255,7 +255,7 @@ func (l *leader) awaitIssue(ctx context.Context, iss *issuer, account acme.Accou
 				text: fmt.Sprintf("the order is %q after all that it asked for was done", clean(o.Status)),
 			}
 		}
-		timer := time.NewTimer(pollEvery)
+		timer := time.NewTimer(nextPoll(ctx))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -13,10 +13,11 @@ import (
 // maxSkew is how far a clock may be off before it is logged.
 const maxSkew = 5 * time.Minute
 
-// retryAfter is the Retry-After (RFC 9110 10.2.3) of the last answer that asks to come later.
+// retryAfter is the Retry-After (RFC 9110 10.2.3) of the last answer that refuses, and of the last
+// one that does not (RFC 8555 7.4), 0 without one.
 type retryAfter struct {
-	mu   sync.Mutex
-	wait time.Duration
+	mu         sync.Mutex
+	wait, poll time.Duration
 }
 
 type retryAfterKey struct{}
@@ -32,6 +33,17 @@ func (r *retryAfter) get() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.wait
+}
+
+// nextPoll is how long to wait before an order is read again, after what its last answer says.
+func nextPoll(ctx context.Context) time.Duration {
+	r, ok := ctx.Value(retryAfterKey{}).(*retryAfter)
+	if !ok {
+		return pollEvery
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(r.poll, pollEvery)
 }
 
 // transport is how requests reach an authority. It reads what answers say that the ACME library
@@ -54,10 +66,15 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		t.skewed(now.Sub(at))
 	}
-	if r, ok := req.Context().Value(retryAfterKey{}).(*retryAfter); ok &&
-		(resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable) {
+	if r, ok := req.Context().Value(retryAfterKey{}).(*retryAfter); ok {
+		after := parseRetryAfter(resp.Header.Get("Retry-After"), now)
 		r.mu.Lock()
-		r.wait = parseRetryAfter(resp.Header.Get("Retry-After"), now)
+		switch resp.StatusCode {
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			r.wait = after
+		case http.StatusOK:
+			r.poll = after
+		}
 		r.mu.Unlock()
 	}
 	return resp, nil
