@@ -90,6 +90,9 @@ func askOpenLoop(ctx context.Context, args []string, out io.Writer) error {
 	// A collection here would be seen as one of the server.
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(1 << 30)
+	// The process may run on one core alone, for which Go would have the generator and the witness
+	// take turns of 10 ms.
+	runtime.GOMAXPROCS(3)
 	g, err := newGenerator(args[0], args[1], int(rate*d.Seconds()))
 	if err != nil {
 		return err
