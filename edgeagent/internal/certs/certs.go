@@ -490,8 +490,12 @@ func (c *Certificates) keep(found []*topologyv1.SealedCertificate) error {
 	}
 	err := c.file.add(found)
 	if errors.Is(err, errFull) {
-		if err = c.compact(); err == nil {
-			err = c.file.add(found)
+		// A full file that is in use would otherwise be written anew with each certificate to come.
+		used := c.used()
+		if _, size := c.file.waste(); c.file.reclaimable(used) >= size/leastReclaimed {
+			if err = c.file.compact(used); err == nil {
+				err = c.file.add(found)
+			}
 		}
 	}
 	if err != nil {
@@ -510,18 +514,18 @@ func (c *Certificates) tidy() {
 	if waste, size := c.file.waste(); waste < wasteful || waste < size/2 {
 		return
 	}
-	if err := c.compact(); err != nil {
+	if err := c.file.compact(c.used()); err != nil {
 		c.cfg.Logger.Error("the file of certificates cannot be written anew", "err", err)
 	}
 }
 
-// compact removes what the topology does not name any more.
-func (c *Certificates) compact() error {
+// used returns which certificates the topology names.
+func (c *Certificates) used() func(topology.CertificateID) bool {
 	used := make(map[topology.CertificateID]bool)
 	for cert := range c.cfg.Root().Certificates() {
 		used[cert.ID] = true
 	}
-	return c.file.compact(func(id topology.CertificateID) bool { return used[id] })
+	return func(id topology.CertificateID) bool { return used[id] }
 }
 
 // Report returns what the control plane shows of the edge's certificates.

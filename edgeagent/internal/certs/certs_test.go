@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/certtest"
@@ -549,6 +551,52 @@ func TestFullFile(t *testing.T) {
 	info, err := os.Stat(filepath.Join(e.cfg.Dir, fileName))
 	if err != nil || info.Size() > size {
 		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+	// All of it is in use, so it is not written anew for what comes still.
+	refused := strings.Count(e.log.String(), errFull.Error())
+	renew("late.acme.test")
+	until(t, "it is not taken", func() bool { return strings.Count(e.log.String(), errFull.Error()) > refused })
+	if now, err := os.Stat(filepath.Join(e.cfg.Dir, fileName)); err != nil || !os.SameFile(info, now) {
+		t.Errorf("a full file was written anew, %v", err)
+	}
+}
+
+// On a full disk, what cannot be kept is served all the same, what was kept stays, and once there
+// is room, what comes is kept again.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	disk := disktest.Small(t, "size=32k")
+	dir := filepath.Join(disk, "certificates")
+	e := w.start(dir, nil)
+	name := func(i int) string { return fmt.Sprintf("n%d.acme.test", i) }
+	issue := func(i int) *topology.Certificate {
+		want := w.issue(name(i))
+		e.Changed(nil, []*topology.Certificate{want}, false, false)
+		return want
+	}
+	first := issue(0)
+	until(t, "the first one is kept", func() bool { return e.file.has(first.ID) })
+	const all = 60 // more than the disk has room for
+	for i := range all {
+		issue(i + 1)
+	}
+	until(t, "the disk is full", func() bool { return strings.Contains(e.log.String(), "no space left") })
+	for i := range all {
+		w.shown(e, name(i+1))
+	}
+	if err := syscall.Mount("none", disk, "tmpfs", syscall.MS_REMOUNT, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	last := issue(all + 1)
+	until(t, "the last one is kept", func() bool { return e.file.has(last.ID) })
+	e.stop()
+	w.setAway(true)
+	e = w.start(dir, nil)
+	w.shown(e, name(0))
+	w.shown(e, name(all+1))
+	if strings.Contains(e.log.String(), "damaged") {
+		t.Error("what was not written whole is found after a restart")
 	}
 }
 

@@ -42,6 +42,8 @@ const (
 	maxUnits = 1<<32 - 1
 	// wasteful is how many bytes that nobody needs a file holds at least before it is compacted.
 	wasteful = 16 << 20
+	// leastReclaimed is the share of a full file that its compaction frees at least: 1/16.
+	leastReclaimed = 16
 
 	fileName = "certificates"
 )
@@ -319,6 +321,20 @@ func (d *file) waste() (waste, size int64) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.end - align - d.live, d.end
+}
+
+// reclaimable returns how many bytes the file would have less with only the certificates that are
+// wanted.
+func (d *file) reclaimable(wanted func(topology.CertificateID) bool) int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	n := d.end - align - d.live
+	for id, at := range d.index {
+		if !wanted(id) {
+			n += units(int(at.length)) * align
+		}
+	}
+	return n
 }
 
 // count returns the number of certificates in the file.

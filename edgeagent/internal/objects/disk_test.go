@@ -13,27 +13,9 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-// smallDisk mounts a file system of size bytes that holds at most inodes files.
-func smallDisk(t *testing.T, options string) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "objects")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("none", dir, "tmpfs", 0, options); err != nil {
-		os.Remove(dir)
-		t.Skipf("a disk that can be filled needs the right to mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-		os.Remove(dir)
-	})
-	return dir
-}
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
+)
 
 // served runs one fill of an unknown length with three readers and checks that each gets every
 // byte.
@@ -71,7 +53,7 @@ func TestDiskFullIsServedUncached(t *testing.T) {
 	for name, options := range map[string]string{"bytes": "size=4m", "inodes": "size=64m,nr_inodes=70"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := smallDisk(t, options)
+			dir := disktest.Small(t, options)
 			cache := filepath.Join(dir, "cache")
 			reg := prometheus.NewRegistry()
 			s := openStore(t, cache, limit(1<<30), func(c *Config) { c.Registerer = reg })
@@ -111,7 +93,7 @@ func TestDiskFullIsServedUncached(t *testing.T) {
 // body.
 func TestReaderAfterTheDiskGotFull(t *testing.T) {
 	t.Parallel()
-	s := openStore(t, smallDisk(t, "size=1m"))
+	s := openStore(t, disktest.Small(t, "size=1m"))
 	body := testBody(1, 8<<20)
 	f := begin(t, s, 1, len(body))
 	first := reader(t, f, 0)
@@ -141,7 +123,7 @@ func TestReaderAfterTheDiskGotFull(t *testing.T) {
 
 func TestDiskFilledByOthers(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, "size=4m")
+	dir := disktest.Small(t, "size=4m")
 	s := openStore(t, filepath.Join(dir, "cache"))
 	put(t, s, 1, 100_000)
 	filler, err := os.Create(filepath.Join(dir, "filler"))
@@ -168,7 +150,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestDiskRemountedReadOnly(t *testing.T) {
 	t.Parallel()
-	dir := smallDisk(t, "size=4m")
+	dir := disktest.Small(t, "size=4m")
 	s := openStore(t, dir)
 	put(t, s, 1, 100_000)
 	put(t, s, 2, 1000)
