@@ -15,11 +15,12 @@ import (
 // registration is what `acme/accounts/{issuer}` holds.
 type registration struct {
 	Directory string `json:"directory"`
-	// KeyID is that of the external account that it is bound to.
+	// KeyID is the key id of the external account that the account is bound to.
 	KeyID string `json:"eab_kid,omitempty"`
-	// URL is that of the account (RFC 8555 7.3).
+	// URL is the account's URL (RFC 8555 7.3).
 	URL string `json:"url"`
-	// Thumbprint is that of the account's key, and Since when it has it. Empty: the first key.
+	// Thumbprint is the thumbprint of the account's key. Empty: the deployment's first key. Since
+	// is when the account got the key.
 	Thumbprint string    `json:"thumbprint,omitempty"`
 	Since      time.Time `json:"since,omitzero"`
 }
@@ -30,8 +31,8 @@ func (c *client) registrationName() string { return registrations + c.Name }
 
 // accountKeys are the keys of a deployment's accounts.
 type accountKeys struct {
-	// current is the one that accounts are to have. Before are those that some may have still, the
-	// newest first.
+	// current is the key that all accounts are to have. before holds older keys that some accounts
+	// may still have, the newest first.
 	current accountKey
 	before  []accountKey
 }
@@ -46,14 +47,14 @@ func (c *client) use(keys accountKeys) {
 	c.keys = keys
 }
 
-// thumbprint is that of the key that the account is used with.
+// thumbprint returns the thumbprint of the key that the account is used with.
 func (c *client) thumbprint() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.keys.current.thumbprint
 }
 
-// register returns the account at the authority, which it makes when there is none.
+// register returns the account at the authority. It makes one if there is none.
 func (c *client) register(ctx context.Context, fence *store.Fence) (acme.Account, error) {
 	return c.enter(ctx, fence, true)
 }
@@ -61,7 +62,7 @@ func (c *client) register(ctx context.Context, fence *store.Fence) (acme.Account
 // enter returns the account at the authority, with the current key. Without one, it makes one, or
 // returns one without a location.
 func (c *client) enter(ctx context.Context, fence *store.Fence, makes bool) (acme.Account, error) {
-	dir, err := c.directory(ctx) // the ACME library goes by it
+	dir, err := c.directory(ctx) // the ACME library needs it to have been read
 	if err != nil {
 		return acme.Account{}, err
 	}
@@ -107,7 +108,7 @@ func (c *client) enter(ctx context.Context, fence *store.Fence, makes bool) (acm
 	return account, nil
 }
 
-// registration is the account as etcd has it, without a URL if there is none.
+// registration returns the account as it is stored in etcd. Its URL is empty if there is none.
 func (c *client) registration(ctx context.Context) (known registration, err error) {
 	stored, err := c.store.ACME(ctx, c.registrationName())
 	if err != nil {
@@ -120,7 +121,7 @@ func (c *client) registration(ctx context.Context) (known registration, err erro
 	return known, nil
 }
 
-// record writes down where the account is, and which key it has.
+// record stores the URL of the account and which key it has.
 func (c *client) record(ctx context.Context, fence *store.Fence, location string, key accountKey) error {
 	value, err := json.Marshal(registration{c.Directory, c.KeyID, location, key.thumbprint, c.now().UTC()})
 	if err != nil {
@@ -129,9 +130,9 @@ func (c *client) record(ctx context.Context, fence *store.Fence, location string
 	return c.store.PutACME(ctx, fence, c.registrationName(), value)
 }
 
-// changeKey has the account that is there with a key of before get the current one (RFC 8555
-// 7.3.5), and returns its URL, empty if there is none. Perhaps it has the key already, and who
-// changed it could not write that down.
+// changeKey gives an account that has an older key the current one (RFC 8555 7.3.5), and returns
+// its URL, or "" if there is no such account. It also finds an account that has the current key
+// already, because a leader may die between the change and its record.
 func (c *client) changeKey(
 	ctx context.Context, fence *store.Fence, dir acme.Directory, keys accountKeys,
 ) (location string, err error) {
@@ -167,8 +168,8 @@ func (c *client) changeKey(
 	return location, c.record(ctx, fence, location, keys.current)
 }
 
-// replaceAccount has an account with the current key, made unless it is there, take the place of
-// one whose key the authority cannot change. It deactivates that (RFC 8555 7.3.6).
+// replaceAccount finds or makes an account with the current key, in place of an account whose key
+// the authority cannot change. It deactivates the old account (RFC 8555 7.3.6).
 func (c *client) replaceAccount(
 	ctx context.Context, before acme.Account, key accountKey, location string,
 ) (string, error) {
@@ -181,15 +182,15 @@ func (c *client) replaceAccount(
 	}
 	before.Status = acme.StatusDeactivated
 	if _, err := c.library().UpdateAccount(ctx, before); err != nil {
-		c.log.WarnContext(ctx, "issuer: the issuer changes no keys, and the account with the key of before cannot be "+
+		c.log.WarnContext(ctx, "issuer: the issuer changes no keys, and the account with the old key cannot be "+
 			"deactivated: who has that key can use it there", "issuer", c.Name, "account", before.Location,
 			"error", clean(err.Error()))
 	}
 	return location, nil
 }
 
-// locate returns the URL of the account that has a key, empty if there is none, or none that can be
-// used.
+// locate returns the URL of the account that has a key. It returns "" if there is none, or if the
+// account cannot be used.
 func (c *client) locate(ctx context.Context, key accountKey) (string, error) {
 	found, err := c.library().GetAccount(ctx, acme.Account{PrivateKey: key.PrivateKey})
 	if err == nil {
@@ -228,7 +229,8 @@ func (c *client) newAccount(ctx context.Context, account acme.Account) (acme.Acc
 	return acme.Account{PrivateKey: account.PrivateKey, Location: made.Location}, nil
 }
 
-// forget makes the next register ask the authority anew, because it does not know the account.
+// forget drops the account, which the authority does not know any more. The next register makes
+// one.
 func (c *client) forget(ctx context.Context, fence *store.Fence) error {
 	c.mu.Lock()
 	c.account = acme.Account{}

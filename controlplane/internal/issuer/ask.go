@@ -12,9 +12,9 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// Ask has a domain that waits or has failed tried now, at the control plane that leads; renew asks
-// for another certificate in place of one that is good still. Limits of issuers hold all the same.
-// It returns [store.ErrNotFound] if there is no such domain.
+// Ask makes the control plane that leads try a domain now that waits or has failed. With renew, it
+// orders another certificate although the present one is still valid. The limits of issuers still
+// hold. Ask returns [store.ErrNotFound] if there is no such domain.
 func (s *Service) Ask(ctx context.Context, key topology.Key, renew bool) error {
 	sub, err := s.read(ctx, key)
 	if err != nil {
@@ -36,17 +36,18 @@ func (s *Service) Ask(ctx context.Context, key topology.Key, renew bool) error {
 // Status is the state of an issuer for people.
 type Status struct {
 	Authority
-	// Running are orders that are under way, and Queued names that wait for one at any issuer.
+	// Running is the number of orders under way. Queued is the number of names that wait for an
+	// order at any issuer.
 	Running, Queued int
-	// Wait is how long it is not sent orders, and Limited that this is for a limit.
+	// Wait is how long no orders are sent to it. Limited says that a rate limit is the reason.
 	Wait    time.Duration
 	Limited bool
-	// OrdersLimit, OrdersUsed and OrdersSpan are those of its bucket of new orders.
+	// OrdersLimit new orders are allowed in OrdersSpan, of which OrdersUsed are used.
 	OrdersLimit, OrdersUsed int
 	OrdersSpan              time.Duration
 	// Message is for people, empty if all is well.
 	Message string
-	// ETA is how long the last name that waits will wait.
+	// ETA is how long the last of the waiting names is expected to wait.
 	ETA time.Duration
 	// Account is the URL of the account there, empty if there is none yet. Thumbprint is that of
 	// its key, and KeySince when it got it; without them it is the deployment's first.

@@ -17,17 +17,17 @@ import (
 
 // Authority is a certificate authority that speaks ACME (RFC 8555), and how it is used.
 type Authority struct {
-	// Name is what domains and admins call it: lower case letters, digits and dashes.
+	// Name is its name in domains and flags: lower case letters, digits and dashes.
 	Name string
 	// Directory is the URL of its directory (RFC 8555 7.1.1).
 	Directory string
-	// Profile is what orders ask for, empty for the authority's default.
+	// Profile is the profile that orders ask for. Empty: the authority's default.
 	Profile string
 	// KeyID and MACKey bind the ACME account to one that the authority knows (RFC 8555 7.3.4), the
 	// key in base64url. Empty: it asks for no such account.
 	KeyID, MACKey string
-	// Orders is how many new orders it takes of an account in 3 hours. Default: 300, which is what
-	// Let's Encrypt does (https://letsencrypt.org/docs/rate-limits/).
+	// Orders is how many new orders it takes from one account in 3 hours. Default: 300, the limit
+	// of Let's Encrypt (https://letsencrypt.org/docs/rate-limits/).
 	Orders int
 }
 
@@ -36,13 +36,13 @@ const (
 	maxOrders     = 1_000_000
 )
 
-// authorityKeys are the keys of an authority's text.
+// authorityKeys are the keys that ParseAuthority knows.
 var authorityKeys = []string{"name", "directory", "profile", "eab-kid", "eab-key-file", "orders-per-3h"}
 
 var authorityName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// ParseAuthority reads an authority, as `name=le,directory=https://ca.example/dir`; the keys are
-// those of --acme-issuer. It reads the file that eab-key-file names.
+// ParseAuthority parses the value of --acme-issuer, such as
+// `name=le,directory=https://ca.example/dir`. It reads the file that eab-key-file names.
 func ParseAuthority(text string) (a Authority, err error) {
 	a.Orders = defaultOrders
 	keyFile, seen := "", map[string]bool{}
@@ -110,10 +110,10 @@ func (a Authority) check() error {
 	return nil
 }
 
-// maxMACKey is more than any authority hands out.
+// maxMACKey bounds the key, in bytes. No authority issues longer ones.
 const maxMACKey = 4096
 
-// readMACKey reads the key of an external account. Errors never quote it.
+// readMACKey reads the key of an external account from a file. Its errors never contain the key.
 func readMACKey(name string) (string, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -128,8 +128,8 @@ func readMACKey(name string) (string, error) {
 	return key, nil
 }
 
-// local reports whether the authority is this machine's own, so that names below .localhost mean
-// the same to it.
+// local reports whether the authority runs on this machine, and so resolves names below .localhost
+// to the same machine.
 func (a Authority) local() bool {
 	u, err := url.Parse(a.Directory)
 	if err != nil {

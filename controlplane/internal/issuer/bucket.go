@@ -2,12 +2,12 @@ package issuer
 
 import "time"
 
-// bucket counts what a limit allows. As many as the limit has fit at once, and they are given back
-// one by one, evenly over the span: the generic cell rate algorithm, by which authorities count too
-// (https://letsencrypt.org/docs/rate-limits/). It holds when all will have been given back.
+// bucket implements a rate limit by the generic cell rate algorithm, which authorities use too
+// (https://letsencrypt.org/docs/rate-limits/): the whole count may be taken at once, and is given
+// back evenly over the span. The stored time is when all of it will have been given back.
 type bucket struct{ empty time.Time }
 
-// wait is how long to wait until one fits.
+// wait returns how long to wait until one more may be taken.
 func (b bucket) wait(l limit, now time.Time) time.Duration {
 	if l.count == 0 || b.empty.Before(now) {
 		return 0
@@ -16,7 +16,7 @@ func (b bucket) wait(l limit, now time.Time) time.Duration {
 	return max(0, b.empty.Sub(now)-(l.span-each))
 }
 
-// take is the bucket with one more in it.
+// take returns the bucket after one more was taken.
 func (b bucket) take(l limit, now time.Time) bucket {
 	if l.count == 0 {
 		return b
@@ -27,7 +27,7 @@ func (b bucket) take(l limit, now time.Time) bucket {
 	return bucket{b.empty.Add(l.span / time.Duration(l.count))}
 }
 
-// used is how many are in the bucket.
+// used returns how many are taken.
 func (b bucket) used(l limit, now time.Time) int {
 	if l.count == 0 || !b.empty.After(now) {
 		return 0

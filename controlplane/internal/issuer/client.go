@@ -12,8 +12,8 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// client is an authority as this control plane speaks with it. Its methods may be called at the
-// same time.
+// client is this control plane's connection to an authority. Its methods may be called
+// concurrently.
 type client struct {
 	Authority
 	http  *http.Client
@@ -29,15 +29,15 @@ type client struct {
 
 	mu      sync.Mutex
 	keys    accountKeys
-	account acme.Account // without a Location before it is known
+	account acme.Account // its Location is empty until it is known
 	skew    time.Duration
-	// answered is when the authority was last heard of, and warned when its clock was.
+	// answered is when the authority last answered. warned is when its clock was last warned of.
 	answered, warned time.Time
-	// silent is until when it is not asked when to renew, because it did not answer that.
+	// silent is the time until which it is not asked when to renew, because it did not answer.
 	silent time.Time
 }
 
-// httpTimeout is for one request to an authority.
+// httpTimeout bounds one request to an authority.
 const httpTimeout = 20 * time.Second
 
 func newClient(cfg Config, a Authority) *client {
@@ -52,11 +52,11 @@ func newClient(cfg Config, a Authority) *client {
 	return c
 }
 
-// close gives connections back.
+// close closes idle connections.
 func (c *client) close() { c.http.CloseIdleConnections() }
 
-// skewed takes in how far the clock here is ahead of the authority's. Certificates seem to end
-// early, or not to be good yet, where it is far off.
+// skewed records how far the clock of this machine is ahead of the authority's. With a wrong clock,
+// certificates seem to end early, or not to be valid yet.
 func (c *client) skewed(ahead time.Duration, now time.Time) {
 	c.mu.Lock()
 	c.skew, c.answered = ahead, now
@@ -71,7 +71,7 @@ func (c *client) skewed(ahead time.Duration, now time.Time) {
 	}
 }
 
-// skewText says how wrong the clock is, for people, and nothing if it is right.
+// skewText describes how wrong the clock is, for people. It is empty if the clock is right.
 func (c *client) skewText() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// class is what an order is for. The lowest comes first.
+// class is the reason for an order. The lowest class goes first.
 type class int
 
 const (
@@ -26,13 +26,13 @@ const (
 type step int
 
 const (
-	// rest is nothing until decision.due.
+	// rest means that there is nothing to do until decision.due.
 	rest step = iota
-	// ask is to ask the issuer when to renew.
+	// ask means to ask the issuer when to renew.
 	ask
-	// order is to order a certificate.
+	// order means to order a certificate.
 	order
-	// useWildcard is to delete the domain's own certificate, so that edges show the wildcard's.
+	// useWildcard means to delete the domain's own certificate, so that edges show the wildcard's.
 	useWildcard
 )
 
@@ -41,20 +41,21 @@ type decision struct {
 	step  step
 	due   time.Time
 	class class
-	// later says that an order is wanted, and has to wait.
+	// later says that an order is needed but has to wait.
 	later bool
-	// fact is what to say of the certificate. Nil: what is said already.
+	// fact is the certificate's new state. Nil: it stays what it is.
 	fact *topologyv1.DomainCertificate
 }
 
-// later is when a domain is looked at again that waits for a change, which wakes it anyway.
+// later is the time until the next look at a domain that waits for a change. The change itself
+// causes a look at once.
 const later = 24 * time.Hour
 
-// wildcardLeft is the share of its life that a wildcard's certificate has left at least to do for
-// other names: one that has less has not been renewed, and they need their own before it ends.
+// wildcardLeft is the least share of its life that a wildcard's certificate has left to be used for
+// other names. With less, its renewal has failed, and those names need their own before it ends.
 const wildcardLeft = 1.0 / 6
 
-// decide says what comes next for a domain, without asking anybody.
+// decide returns what to do for a domain. It asks nobody.
 func decide(now time.Time, s *subject) decision {
 	none := &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_NONE}
 	tls := s.domain.GetTls()
@@ -101,7 +102,7 @@ func decide(now time.Time, s *subject) decision {
 	return decision{step: order, class: classOf(now, s)}
 }
 
-// decideHeld decides about a certificate that is good still. ok is false when another is to be
+// decideHeld decides about a certificate that is still valid. ok is false if another one has to be
 // ordered.
 func decideHeld(now time.Time, s *subject) (v decision, ok bool) {
 	i, got := s.issuance(), s.got()
@@ -143,7 +144,7 @@ func waiting(reason topologyv1.DomainCertificate_Reason, message string) *topolo
 	return &topologyv1.DomainCertificate{State: topologyv1.DomainCertificate_WAITING, Reason: reason, Message: message}
 }
 
-// heldBack is until when no validation may be risked, because of those that failed.
+// heldBack returns the time until which no validation may be tried, because too many have failed.
 func heldBack(i *storev1.Issuance, now time.Time) time.Time {
 	recent := recentFailures(i, now)
 	if len(recent) < failedValidations.count {
@@ -152,7 +153,7 @@ func heldBack(i *storev1.Issuance, now time.Time) time.Time {
 	return recent[len(recent)-failedValidations.count].AsTime().Add(failedValidations.span)
 }
 
-// recentFailures are the validations that failed within the span that is counted.
+// recentFailures returns the times of the failed validations that still count.
 func recentFailures(i *storev1.Issuance, now time.Time) (recent []*timestamppb.Timestamp) {
 	for _, at := range i.GetFailed() {
 		if now.Sub(at.AsTime()) < failedValidations.span {
@@ -181,7 +182,7 @@ func classOf(now time.Time, s *subject) class {
 	return renewing
 }
 
-// dueBy is when to look at a domain by what is known of it.
+// dueBy returns when to look at a domain again, by its facts.
 func dueBy(f *storev1.DomainFacts) time.Time {
 	c := f.GetCertificate()
 	switch {
@@ -199,8 +200,8 @@ func dueBy(f *storev1.DomainFacts) time.Time {
 	return c.GetLastCheck().AsTime().Add(later)
 }
 
-// recheckAfter is the time between two looks at a domain whose records in DNS have to change, which
-// has waited for that for some time: often while somebody is probably at it.
+// recheckAfter returns the time between two looks at a domain whose DNS records have to change, by
+// how long it has waited: at first somebody is probably about to change them.
 func recheckAfter(waited time.Duration) time.Duration {
 	switch {
 	case waited < 10*time.Minute:
@@ -215,7 +216,7 @@ func recheckAfter(waited time.Duration) time.Duration {
 	return later
 }
 
-// routed reports whether a name is known to lead here.
+// routed reports whether the name is known to lead to this deployment.
 func routed(f *storev1.DomainFacts) bool {
 	r := f.GetRouting()
 	return r.GetState() == topologyv1.DomainRouting_HERE || r.GetState() == topologyv1.DomainRouting_PROXIED ||

@@ -13,28 +13,28 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// directory is an authority's directory (RFC 8555 7.1.1). It is read before the ACME library asks
-// for it, which is then answered from here: the library holds a lock of all authorities while it
-// waits, and one that does not answer would stop the others.
+// directory is an authority's directory (RFC 8555 7.1.1). It is fetched here, and the ACME
+// library's own request for it is answered from here. The library holds a lock for all authorities
+// while it waits, so that one that does not answer would stop the others.
 type directory struct {
 	mu      sync.Mutex
 	text    []byte // empty before it is known
 	read    acme.Directory
 	again   time.Time    // when it is read anew
-	library *acme.Client // keeps what it has read, so that it is another for each text
+	library *acme.Client // one for each text, because it keeps what it has read
 	version int
 }
 
 const (
-	// directoryFor is how long a directory is kept, and directoryAgain how long one that cannot be
-	// read anew.
+	// directoryFor is how long a directory is kept. directoryAgain is the time until the next try
+	// if it could not be fetched again.
 	directoryFor   = 24 * time.Hour
 	directoryAgain = time.Hour
 	// maxDirectory bounds a directory, in bytes.
 	maxDirectory = 64 << 10
 )
 
-// knownDirectory answers the ACME library's request for a directory, and passes on all others.
+// knownDirectory answers the ACME library's request for the directory. It passes all others on.
 type knownDirectory struct {
 	text []byte
 	url  string
@@ -53,14 +53,14 @@ func (k knownDirectory) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// library is the ACME library as it goes by the directory, which has to have been read.
+// library returns the ACME library for the present directory, which must have been fetched.
 func (c *client) library() *acme.Client {
 	c.dir.mu.Lock()
 	defer c.dir.mu.Unlock()
 	return c.dir.library
 }
 
-// directory returns the authority's directory. One that cannot be read anew is good still.
+// directory returns the authority's directory. If it cannot be fetched again, the old one is used.
 func (c *client) directory(ctx context.Context) (acme.Directory, error) {
 	now := c.now()
 	c.dir.mu.Lock()

@@ -12,9 +12,9 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// choose says how a name is validated, or what is missing for that: by DNS where that can be
-// answered, because the name need not lead here then, and else by HTTP, which issuers do not take
-// for wildcards.
+// choose returns the method to validate a name, or what is missing for it. It prefers DNS, because
+// the name need not lead here for that. Otherwise it takes HTTP, which issuers do not accept for
+// wildcards.
 func (l *leader) choose(
 	ctx context.Context, session *resolver.Session, sub *subject,
 ) (method, *topologyv1.DomainCertificate, error) {
@@ -41,7 +41,7 @@ func (l *leader) choose(
 	return method{}, fact, nil
 }
 
-// token is that of an account in DNS.
+// token returns the account's token in DNS.
 func (l *leader) token(ctx context.Context, account string) (string, error) {
 	record, _, err := l.store.Get(ctx, topology.Key{Kind: topology.KindAccounts, Account: account})
 	if err != nil {
@@ -50,7 +50,7 @@ func (l *leader) token(ctx context.Context, account string) (string, error) {
 	return l.store.DomainToken(topology.UID(account, record.CreateRevision)), nil
 }
 
-// byDNS is the method of a name whose challenges are answered over DNS.
+// byDNS is the method that answers challenges over DNS.
 func (l *leader) byDNS(at dns01.Challenge) method {
 	of := func(ch acme.Challenge) dns01.Challenge {
 		one := at

@@ -16,35 +16,35 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// fault is why an order failed.
+// fault says why an order failed, and what follows from that.
 type fault struct {
 	reason topologyv1.DomainCertificate_Reason
 	text   string
-	// issuers says that it is the issuer's, so that another one may do better.
+	// issuers says that the issuer is at fault, so that another one may succeed.
 	issuers bool
-	// everywhere says that it holds for all orders at the issuer.
+	// everywhere says that all orders at the issuer would fail.
 	everywhere bool
-	// validation says that the issuer looked at the name, which it counts.
+	// validation says that a validation failed, which issuers count.
 	validation bool
-	// after is how long to wait at least.
+	// after is the least time to wait before the next try.
 	after time.Duration
-	// lost says that the issuer does not know the account, and noAccount that it gives none.
+	// lost says that the issuer does not know the account. noAccount says that it refuses to make
+	// one.
 	lost, noAccount bool
-	// gone says that the issuer does not know the order.
+	// gone says that the order cannot be used any more.
 	gone bool
 }
 
 func (f fault) Error() string { return f.text }
 
-// busyFor is how long an issuer is left alone that says that it is too much and not for how long,
-// and pausedFor how long a name that it has paused is.
+// busyFor is how long nothing is sent to an issuer that refuses for its load without saying for how
+// long. pausedFor is the same for a name that it has paused.
 const (
 	busyFor   = time.Hour
 	pausedFor = 24 * time.Hour
 )
 
-// faultOf returns whose fault an error of the ACME library is. after is the Retry-After of the
-// answer.
+// faultOf classifies an error of the ACME library. after is the Retry-After of the answer.
 func faultOf(err error, after time.Duration) fault {
 	problem, validation := problemOf(err)
 	if problem == nil {
@@ -64,8 +64,8 @@ func faultOf(err error, after time.Duration) fault {
 	case "accountDoesNotExist":
 		f.lost = true
 	case "malformed", "unauthorized":
-		// What is answered where the account has another key, as after a restore of etcd from
-		// before a rollover, has no type of its own.
+		// There is no type for "the account has another key", which is so after etcd was restored
+		// from before a rollover.
 		f.lost = !validation && aboutSignature.MatchString(problem.Detail)
 	}
 	if f.lost {
@@ -92,8 +92,8 @@ func faultOf(err error, after time.Duration) fault {
 	return f
 }
 
-// registrationFault is the fault of an issuer that was asked for an account. One that refuses it,
-// as where its external account is gone, will not think better of it soon.
+// registrationFault classifies an error of a request for an account. A refusal, such as for an
+// external account that is gone, lasts.
 func registrationFault(err error) error {
 	problem, _ := problemOf(err)
 	if problem == nil || problem.Status >= http.StatusInternalServerError ||
@@ -106,7 +106,7 @@ func registrationFault(err error) error {
 	}
 }
 
-// refused is the fault of an answer to a request, and not to a validation.
+// refused classifies a problem in an answer to a request, rather than of a validation.
 func refused(f fault, problem *acme.Problem) fault {
 	switch kind := strings.TrimPrefix(problem.Type, acme.ProblemTypeNamespace); {
 	case problem.Status == http.StatusNotFound:
@@ -123,8 +123,8 @@ func refused(f fault, problem *acme.Problem) fault {
 	return f
 }
 
-// limited is the fault of a limit. RFC 8555 6.6 has one type for all of them; only the text
-// says which.
+// limited classifies a refusal for a rate limit. RFC 8555 6.6 has one type for all limits, so the
+// text decides which one it is.
 func limited(f fault, problem *acme.Problem) fault {
 	detail := strings.ToLower(problem.Detail)
 	switch {
@@ -142,7 +142,7 @@ func limited(f fault, problem *acme.Problem) fault {
 	return f
 }
 
-// problemOf is the problem document in an error, and whether it came of a validation.
+// problemOf returns the problem document in an error, and whether a validation caused it.
 func problemOf(err error) (problem *acme.Problem, validation bool) {
 	var value acme.Problem
 	switch {
@@ -154,10 +154,10 @@ func problemOf(err error) (problem *acme.Problem, validation bool) {
 	return nil, false
 }
 
-// refusesReplaces reports whether a problem of a new order is what it says that it replaces: that
-// has been replaced (RFC 9773 5), or the issuer does not know it, or not as this account's. The
-// latter has no type, and issuers differ: Let's Encrypt answers malformed with status 404, or
-// unauthorized, and Pebble serverInternal.
+// refusesReplaces reports whether the "replaces" field caused the problem of a new order: the
+// certificate was replaced already (RFC 9773 5), the issuer does not know it, or it is another
+// account's. The last two have no type of their own: Let's Encrypt answers malformed with status
+// 404, or unauthorized, and Pebble serverInternal.
 func refusesReplaces(p *acme.Problem) bool {
 	return p.Type == acme.ProblemTypeAlreadyReplaced || p.Status == http.StatusConflict ||
 		p.Status == http.StatusNotFound ||
@@ -168,7 +168,7 @@ var aboutReplaced = regexp.MustCompile(`(?i)\breplaces?\b|\bbeing replaced\b|\bA
 
 var aboutSignature = regexp.MustCompile(`(?i)\bJWS verification\b|\bsignature\b`)
 
-// inner is the first problem of a compound one (RFC 8555 6.7.1).
+// inner returns the first subproblem of a compound problem (RFC 8555 6.7.1).
 func inner(p *acme.Problem) *acme.Problem {
 	if len(p.Subproblems) > 0 && (p.Type == acme.ProblemTypeCompound || p.Type == acme.ProblemTypeMalformed) {
 		one := p.Subproblems[0].Problem
@@ -189,7 +189,7 @@ func describe(p *acme.Problem) string {
 // maxText bounds what is kept of what an issuer says.
 const maxText = 400
 
-// clean is a text from outside as it may be shown.
+// clean returns a text from outside in a form that may be shown: one line, printable, not too long.
 func clean(text string) string {
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f || !valid(r) }), " ")
 	if len(text) > maxText {
@@ -200,12 +200,12 @@ func clean(text string) string {
 
 func valid(r rune) bool { return r < 0x80 }
 
-// pauses are the times between failures of a domain.
+// pauses are the waits after the first, second and further failures of a domain.
 var pauses = []time.Duration{
 	time.Minute, 5 * time.Minute, 20 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour,
 }
 
-// backoff is how long to wait after so many failures in a row, a fifth more or less.
+// backoff returns how long to wait after a number of failures in a row, with 20 % jitter.
 func backoff(failures int) time.Duration {
 	pause := pauses[min(max(failures, 1), len(pauses))-1]
 	return pause*4/5 + rand.N(pause*2/5)

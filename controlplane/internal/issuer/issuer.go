@@ -21,31 +21,31 @@ type Config struct {
 	Domains *domaincheck.Service
 	// Resolver finds which authorities may issue for a name.
 	Resolver *resolver.Resolver
-	// DNS01 answers challenges by DNS. Nil: none are.
+	// DNS01 answers challenges over DNS. Nil: they cannot be answered that way.
 	DNS01 *dns01.Solver
 	// Told waits until connected edges answer challenges by the settings of a revision. It may be
 	// wrong about some: orders go on when it returns. Nil: edges are not waited for.
 	Told func(ctx context.Context, revision int64) error
-	// Authorities are tried in this order.
+	// Authorities are the certificate authorities, in order of preference.
 	Authorities []Authority
-	// Email is where authorities may write to. Default: none.
+	// Email is the contact of the accounts. Default: none.
 	Email string
 	// Roots are trusted for TLS with authorities. Nil: those of this machine.
 	Roots *x509.CertPool
-	// UserAgent goes with requests (RFC 8555 6.1).
+	// UserAgent is sent with each request (RFC 8555 6.1).
 	UserAgent string
 	// Now is the clock, and At signals when it has come to a time. Defaults: time.Now, and timers
 	// for what is left until the time by Now.
 	Now func() time.Time
 	At  func(time.Time) <-chan time.Time
-	// Logger takes what becomes of orders. Default: slog.Default().
+	// Logger gets the outcome of orders. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 func (c Config) tls() *tls.Config { return &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12} }
 
-// Service gets certificates for custom domains, at the control plane that leads. Its methods may be
-// called at the same time.
+// Service gets certificates for custom domains at the control plane that leads. Its methods may be
+// called concurrently.
 type Service struct {
 	store    *store.Store
 	domains  *domaincheck.Service
@@ -59,7 +59,7 @@ type Service struct {
 	log      *slog.Logger
 }
 
-// New returns a service; Lead makes it work.
+// New returns a service. It orders nothing before Lead is called.
 func New(cfg Config) *Service {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.Now == nil {
@@ -79,14 +79,14 @@ func New(cfg Config) *Service {
 	return s
 }
 
-// Close gives connections to authorities back.
+// Close closes idle connections to authorities.
 func (s *Service) Close() {
 	for _, c := range s.clients {
 		c.close()
 	}
 }
 
-// Lead orders certificates until ctx ends. All that it writes depends on the fence.
+// Lead orders certificates until ctx ends. Each of its writes fails once the fence does not hold.
 func (s *Service) Lead(ctx context.Context, fence *store.Fence) error {
 	return newLeader(s, fence).run(ctx)
 }

@@ -15,19 +15,19 @@ import (
 )
 
 const (
-	// ordersAtOnce are the orders that are under way, and accountOrders those of one account.
+	// ordersAtOnce bounds the orders under way, accountOrders those of one account.
 	ordersAtOnce  = 64
 	accountOrders = 20
-	// looksAtOnce are the domains that are read to decide what they need.
+	// looksAtOnce bounds the domains that are read at the same time to decide what they need.
 	looksAtOnce = 32
-	// retryLook is the time until a domain is looked at again that could not be.
+	// retryLook is the time until the next look at a domain after a look has failed.
 	retryLook = time.Minute
 	// writeEvery is the time between two writes of the state of the issuers.
 	writeEvery = 5 * time.Second
 )
 
-// leader is the service at the control plane that leads, as long as it does. One goroutine decides
-// what begins; what it begins shares the state under the mutex.
+// leader is the service while its control plane leads. One goroutine decides what begins. What it
+// begins runs in goroutines of its own, which share the state under the mutex.
 type leader struct {
 	*Service
 	holder
@@ -40,13 +40,13 @@ type leader struct {
 	loaded bool           // all domains have been delivered
 	ready  *due.FairQueue // wait for an order, by class
 	looks  int
-	active map[topology.Key]bool // somebody is at it, whatever the queue says
-	again  map[topology.Key]bool // of those, what has changed meanwhile
+	active map[topology.Key]bool // a goroutine works on it, whatever the queue says
+	again  map[topology.Key]bool // the active ones that have changed meanwhile
 	orders map[topology.Key]bool // have a record in etcd
-	// uncounted are those that were begun and whose issuer has not counted their order yet: room
-	// for them is gone.
+	// uncounted are domains whose order was begun and is in no issuer's bucket yet. They take up
+	// room all the same.
 	uncounted map[topology.Key]bool
-	count     sync.Mutex // orders the reads and writes of buckets that names share
+	count     sync.Mutex // held while a bucket that names share is read and written
 }
 
 func newLeader(s *Service, fence *store.Fence) *leader {
@@ -75,7 +75,7 @@ func (l *leader) run(ctx context.Context) error {
 			l.with(func() {
 				now := l.now()
 				if e := l.queue.Domain(key, created, now); e != nil && l.loaded {
-					e.Due = now // what it asks for may have changed
+					e.Due = now // its input may have changed
 					l.queue.Put(e)
 					l.again[key] = l.active[key]
 				}
@@ -97,7 +97,7 @@ func (l *leader) run(ctx context.Context) error {
 	})
 }
 
-// load reads what the leader before has left.
+// load reads the state that the previous leader has stored.
 func (l *leader) load(ctx context.Context) error {
 	if err := l.loadKeys(ctx); err != nil {
 		return err
@@ -136,13 +136,13 @@ func (l *leader) wake() {
 	}
 }
 
-// begin forgets what waits: all domains are delivered anew. What is under way goes on.
+// begin empties the queues, because all domains are about to be delivered. Orders under way go on.
 func (l *leader) begin() {
 	l.queue, l.loaded = due.New(), false
 	l.ready.Clear()
 }
 
-// resume goes on with the orders that are under way, and forgets those of domains that are gone.
+// resume continues orders that have a record, and drops those of domains that are gone.
 func (l *leader) resume() {
 	l.loaded = true
 	for key := range l.orders {
@@ -152,14 +152,14 @@ func (l *leader) resume() {
 
 func (l *leader) resumeOrder(key topology.Key) {
 	e := l.queue.Get(key)
-	if e == nil { // the look finds that there is no domain
+	if e == nil { // the look will find that there is no domain
 		e = l.queue.Domain(key, -1, time.Time{})
 	}
 	e.Due = time.Time{}
 	l.queue.Put(e)
 }
 
-// setOrder says that a domain has an order, or none.
+// setOrder records whether a domain has an order.
 func (l *leader) setOrder(key topology.Key, has bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -176,7 +176,7 @@ func (l *leader) hasOrder(key topology.Key) bool {
 	return l.orders[key]
 }
 
-// dispatch begins looks and orders as they may.
+// dispatch begins looks and orders when they may begin, until ctx ends.
 func (l *leader) dispatch(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -190,8 +190,8 @@ func (l *leader) dispatch(ctx context.Context) {
 	}
 }
 
-// start begins what may begin, and returns until when nothing else will by itself. That is a time
-// and not how long, because time passes until somebody waits for it.
+// start begins what may begin, and returns the time at which more may. It is a time and not a
+// duration, because the clock may move before the caller waits.
 func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.Time) {
 	now := l.now()
 	l.mu.Lock()
@@ -207,7 +207,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 				next = earlier(next, e.Due)
 				break
 			}
-			if l.active[e.Key] { // from before all were delivered anew
+			if l.active[e.Key] { // begun before all domains were delivered again
 				e.Due = now.Add(time.Second)
 				l.queue.Put(e)
 				continue
@@ -225,7 +225,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 	if wait, _ := l.wait(now); wait > 0 {
 		return earlier(next, now.Add(wait))
 	}
-	// What finds no room stays where it is: what ends sooner may come before it until then.
+	// A domain without room stays in the queue, where a more urgent one may still overtake it.
 	for room := l.room(now); len(l.uncounted) < room; {
 		e := l.ready.Next()
 		if e == nil {
@@ -246,7 +246,7 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 	return next
 }
 
-// room is how many orders all issuers together may be sent now.
+// room returns how many orders may be sent to all issuers together now.
 func (l *leader) room(now time.Time) (n int) {
 	for _, iss := range l.issuers {
 		n += iss.room(now)
@@ -254,12 +254,13 @@ func (l *leader) room(now time.Time) (n int) {
 	return n
 }
 
-// counted records that an order was counted by its issuer, or is none.
+// counted records that an order is in its issuer's bucket, or will not be made.
 func (l *leader) counted(key topology.Key) {
 	l.with(func() { delete(l.uncounted, key) })
 }
 
-// wait is how long to wait until any issuer may be sent an order, and whether that is for a limit.
+// wait returns how long to wait until an order may be sent to any issuer, and whether a rate limit
+// is the reason.
 func (l *leader) wait(now time.Time) (wait time.Duration, limited bool) {
 	for i, iss := range l.issuers {
 		if w, lim := iss.wait(now); i == 0 || w < wait {
@@ -279,14 +280,14 @@ func (l *leader) done(e *due.Entry, next time.Time) {
 		delete(l.again, e.Key)
 		e.Busy = false
 		if l.queue.Get(e.Key) != e {
-			return // it is gone, or all were delivered anew
+			return // it is gone, or all domains were delivered again
 		}
 		e.Due = next
 		l.queue.Put(e)
 	})
 }
 
-// look reads a domain and decides what comes next for it.
+// look reads a domain, decides what to do for it, and does all but an order.
 func (l *leader) look(ctx context.Context, e *due.Entry) {
 	next, c, wants := l.decide(ctx, e.Key)
 	l.mu.Lock()
@@ -335,7 +336,7 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 			return now.Add(retryLook), c, l.failing(ctx, key, err)
 		}
 	}
-	if v.step != order && !v.later && l.hasOrder(key) { // it is not wanted any more
+	if v.step != order && !v.later && l.hasOrder(key) { // it is not needed any more
 		if err := l.dropOrder(ctx, key); err != nil {
 			return now.Add(retryLook), c, l.failing(ctx, key, err)
 		}
@@ -369,7 +370,7 @@ func (l *leader) useWildcard(ctx context.Context, sub *subject) error {
 	return l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) { f.Issuance = &storev1.Issuance{} })
 }
 
-// lookAtCovered has the names looked at that a wildcard covers, because it has changed or is gone.
+// lookAtCovered makes all names that a wildcard covers due, because it has changed or is gone.
 func (l *leader) lookAtCovered(wildcard topology.Key) {
 	name, err := topology.DomainFromID(wildcard.ID)
 	if base, ok := strings.CutPrefix(name, "*"); err == nil && ok && l.loaded {
@@ -385,7 +386,7 @@ func (l *leader) lookAtCovered(wildcard topology.Key) {
 	}
 }
 
-// failing logs an error that is none of the domain's. It returns false.
+// failing logs an error that the domain did not cause. It returns false.
 func (l *leader) failing(ctx context.Context, key topology.Key, err error) bool {
 	if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrNotFound) {
 		l.log.WarnContext(ctx, "issuer: look at a domain", "domain", key.Name(), "error", err)

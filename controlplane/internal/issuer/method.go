@@ -10,13 +10,13 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// method is how an issuer is shown that a name is the account's.
+// method is a way to prove to an issuer that a name belongs to the account.
 type method struct {
-	// kind is the type of the challenge (RFC 8555 8), and or, empty for none, that of another one
-	// which is answered where an issuer does not offer it.
+	// kind is the type of the challenge (RFC 8555 8). or is the type of another one, which is used
+	// where an issuer does not offer kind; "" for none.
 	kind, or string
-	// publish makes the answer to a challenge visible, and takeBack ends that; both may be called
-	// again, also by another control plane. Nil: edges answer by themselves.
+	// publish makes the answer to a challenge visible, and takeBack removes it. Both may be called
+	// again, also by another control plane. Nil: edges answer without it.
 	publish  func(context.Context, acme.Challenge) error
 	takeBack func(context.Context, acme.Challenge)
 }

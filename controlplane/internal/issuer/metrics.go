@@ -6,14 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// skewMetric is how wrong the clock is by what issuers say.
+// skewMetric is how far the clock of this machine is ahead of the issuers'.
 type skewMetric struct {
 	clients []*client
 	skew    *prometheus.Desc
 }
 
-// Metrics returns the metrics of the issuers that this control plane has asked lately: those alone
-// that it has asked, and that is who leads.
+// Metrics returns the metrics of the issuers that this control plane has asked lately. Only the
+// control plane that leads asks any.
 func (s *Service) Metrics() prometheus.Collector {
 	return &skewMetric{s.clients, prometheus.NewDesc("edgewalk_issuer_clock_skew_seconds",
 		"How far the clock of this control plane is ahead of an issuer's, negative when it is behind, "+

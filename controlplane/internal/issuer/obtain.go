@@ -17,10 +17,10 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// freshFor is how long what was seen of a name counts before an order.
+// freshFor is how old a check of a name may be when an order begins.
 const freshFor = 30 * time.Second
 
-// obtain gets a certificate for a domain if it needs one still, and returns when to look at the
+// obtain gets a certificate for a domain if it still needs one. It returns when to look at the
 // domain again.
 func (l *leader) obtain(ctx context.Context, key topology.Key) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
@@ -36,13 +36,13 @@ func (l *leader) obtain(ctx context.Context, key topology.Key) time.Time {
 func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, error) {
 	sub, err := l.readFresh(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {
-		return l.now(), nil // the next look forgets its order
+		return l.now(), nil // the next look drops its order
 	}
 	if err != nil {
 		return time.Time{}, err
 	}
 	if v := decide(l.now(), sub); v.step != order {
-		return l.now(), nil // the next look says so
+		return l.now(), nil // the next look writes why
 	}
 	r, err := l.readOrder(ctx, key)
 	if err != nil {
@@ -72,7 +72,7 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 	return l.attempt(ctx, sub, iss, r, m)
 }
 
-// readFresh reads a domain, and looks at it again if what is known of it is of a while ago.
+// readFresh reads a domain. It checks the domain first if the last check is too old.
 func (l *leader) readFresh(ctx context.Context, key topology.Key) (*subject, error) {
 	sub, err := l.read(ctx, key)
 	if err != nil {
@@ -97,7 +97,7 @@ func (l *leader) issuer(name string) *issuer {
 	return nil
 }
 
-// newRecord is an order that is about to be made.
+// newRecord returns the record of an order that is about to be made.
 func (l *leader) newRecord(sub *subject, iss *issuer, m method) (*record, error) {
 	key, err := newKey(sub.domain.GetTls().GetKeyType())
 	if err != nil {
@@ -106,7 +106,7 @@ func (l *leader) newRecord(sub *subject, iss *issuer, m method) (*record, error)
 	return &record{UID: sub.uid, Issuer: iss.Name, Directory: iss.Directory, Key: key, Kind: m.kind}, nil
 }
 
-// put writes the state of the certificate, and returns when the domain is looked at next by that.
+// put writes the state of the certificate. It returns when to look at the domain next.
 func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainCertificate) (time.Time, error) {
 	err := l.change(ctx, sub, l.fence, func(f *storev1.DomainFacts) {
 		f.Issuance.Asked, f.Issuance.Renew = nil, false
@@ -115,10 +115,10 @@ func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainC
 	return dueBy(sub.facts.Facts), err
 }
 
-// attempt tries an order, and takes in what comes of it.
+// attempt tries an order, and stores its certificate or its failure.
 func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *record, m method) (time.Time, error) {
 	replaces := ""
-	// What has failed and soon ends is ordered as any other: perhaps it failed by what it replaces.
+	// A renewal that has failed close to the end is tried as a new order: "replaces" may be why.
 	last := sub.issuance().GetRetry() != nil && classOf(l.now(), sub) == expiring
 	if got := sub.got(); got.GetIssuer() == iss.Name && !last {
 		replaces = got.GetAri()
@@ -167,8 +167,8 @@ func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *reco
 	return l.keep(ctx, sub, iss, got)
 }
 
-// beginAnew forgets an order, and the account that it was made with, because the issuer knows
-// neither any more, as one whose database was lost. The next try makes both.
+// beginAnew drops an order and its account, because the issuer has lost both. The next try makes
+// both again.
 func (l *leader) beginAnew(ctx context.Context, sub *subject, iss *issuer, r *record) error {
 	l.log.WarnContext(ctx, "issuer: the issuer does not know the account any more: it is made anew",
 		"issuer", iss.Name, "domain", sub.key.Name())
@@ -179,7 +179,7 @@ func (l *leader) beginAnew(ctx context.Context, sub *subject, iss *issuer, r *re
 	return l.writeOrder(ctx, sub.key, r)
 }
 
-// isStore reports whether an error is etcd's and not an issuer's.
+// isStore reports whether an error comes from etcd and not from an issuer.
 func isStore(err error) bool {
 	for _, one := range []error{
 		store.ErrFenced, store.ErrUnavailable, store.ErrResourceExhausted, store.ErrConflict, store.ErrUnknownOutcome,
@@ -191,7 +191,7 @@ func isStore(err error) bool {
 	return false
 }
 
-// keep gives the domain its certificate.
+// keep stores the certificate, so that edges get it, and returns when to look at the domain next.
 func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtained) (time.Time, error) {
 	now := l.now()
 	cert, err := certificate.New(o.certs, o.key, certificate.Options{
@@ -213,7 +213,7 @@ func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtaine
 	got.Id = stored.ID[:]
 	stored.Proxied = sub.facts.Facts.GetRouting().GetState() == topologyv1.DomainRouting_PROXIED
 	stored.Order = orderName(sub.key)
-	// What was found out of the name meanwhile is to stay.
+	// Facts that a check has written meanwhile must stay.
 	if err := l.readFacts(ctx, sub); err != nil {
 		return time.Time{}, err
 	}
@@ -235,7 +235,8 @@ func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtaine
 	return next.AsTime(), nil
 }
 
-// failed takes in that an order failed. r is nil when there is no order any more.
+// failed stores that an order failed, and returns when to try again. r is nil if there is no order
+// any more.
 func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *record, f fault) (time.Time, error) {
 	now := l.now()
 	down := false
@@ -243,14 +244,14 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 	case f.issuers:
 		down = iss.failed(f, now)
 	case f.validation:
-		iss.succeeded() // it does what it is there for
+		iss.succeeded() // it works: the name is at fault
 	}
 	if f.lost {
 		if err := iss.forget(ctx, l.fence); err != nil {
 			return time.Time{}, err
 		}
 	}
-	// An order that waits for its issuer goes on when that is back, unless another can be asked.
+	// An order is kept for when its issuer is back, unless another issuer can be asked.
 	if r == nil || r.URL == "" || f.lost || f.gone || !f.issuers || down && l.other(sub, iss, now) {
 		if err := l.dropOrder(ctx, sub.key); err != nil {
 			return time.Time{}, err
@@ -283,10 +284,10 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 	return retry, err
 }
 
-// soon is the time until a domain is tried again whose failure says nothing of the domain.
+// soon is the time until the next try after a failure that the domain did not cause.
 const soon = 5 * time.Second
 
-// pause is how long to wait after a fault of an issuer.
+// pause returns how long to wait after a fault of an issuer.
 func (l *leader) pause(sub *subject, iss *issuer, f fault, now time.Time) time.Duration {
 	wait, _ := iss.wait(now)
 	switch {
@@ -298,7 +299,7 @@ func (l *leader) pause(sub *subject, iss *issuer, f fault, now time.Time) time.D
 	return max(wait, f.after, soon)
 }
 
-// other reports whether an issuer besides one may be asked now.
+// other reports whether another issuer may be asked now.
 func (l *leader) other(sub *subject, than *issuer, now time.Time) bool {
 	for _, iss := range l.candidates(sub) {
 		if wait, _ := iss.wait(now); iss != than && wait == 0 {
@@ -308,7 +309,7 @@ func (l *leader) other(sub *subject, than *issuer, now time.Time) bool {
 	return false
 }
 
-// writeQueued says of a domain that others come first, if it does not have its turn at once.
+// writeQueued writes that a domain waits behind others, if its turn is not at once.
 func (l *leader) writeQueued(ctx context.Context, key topology.Key, ahead int) {
 	now := l.now()
 	wait, limited := l.wait(now)
@@ -332,7 +333,7 @@ func (l *leader) writeQueued(ctx context.Context, key topology.Key, ahead int) {
 			switch f.GetCertificate().GetState() {
 			case topologyv1.DomainCertificate_ORDERING, topologyv1.DomainCertificate_RENEWING,
 				topologyv1.DomainCertificate_ISSUED:
-				return // it has had its turn by now, or is served meanwhile
+				return // its turn has come by now, or its certificate is served meanwhile
 			}
 			f.Certificate = fact
 		})
@@ -343,13 +344,13 @@ func (l *leader) writeQueued(ctx context.Context, key topology.Key, ahead int) {
 // orderTakes is about how long an order takes.
 const orderTakes = 10 * time.Second
 
-// eta is how long who comes behind some others waits, at today's limits.
+// eta returns how long a domain behind some others waits, by the rate limits.
 func (l *leader) eta(wait time.Duration, ahead int) time.Duration {
 	return wait + etaOf(l.clients, ahead)
 }
 
-// etaOf is how long so many orders take at issuers: as long as their limits fill up again, or as
-// the orders themselves last.
+// etaOf returns how long a number of orders takes at issuers: the time in which their rate limits
+// allow them, or in which they are done, whichever is longer.
 func etaOf(clients []*client, orders int) time.Duration {
 	perHour, burst := 0.0, 0
 	for _, c := range clients {
@@ -382,7 +383,7 @@ func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
 	})
 }
 
-// candidates are the issuers that a domain may be sent to by what it says, in order of preference.
+// candidates returns the issuers that the domain's settings allow, in order of preference.
 func (l *leader) candidates(sub *subject) (all []*issuer) {
 	only := sub.domain.GetTls().GetIssuer()
 	local := topology.IsLocal(sub.name())

@@ -22,30 +22,32 @@ import (
 )
 
 const (
-	// validationTimeout bounds the wait for an issuer to look at a name.
+	// validationTimeout bounds the wait for a validation.
 	validationTimeout = 5 * time.Minute
 	// orderTimeout bounds one try of an order.
 	orderTimeout = 10 * time.Minute
-	// pollEvery is the time between two looks at what an issuer does, unless it says otherwise: all
-	// of it is time in which a name is not served that could be.
+	// pollEvery is the least time between two requests for the state of an order. It is short,
+	// because the name could be served meanwhile.
 	pollEvery = 250 * time.Millisecond
 )
 
-// record is what `acme/orders/{account}/{domain}` holds of the order that is under way, so that
-// another control plane can go on with it.
+// record is the order under way as `acme/orders/{account}/{domain}` holds it, so that another
+// control plane can continue it.
 type record struct {
-	// UID says which domain of the id it is for.
+	// UID is the uid of the domain.
 	UID string `json:"uid"`
-	// Issuer is the name of the issuer, and Directory where it was when the order was begun.
+	// Issuer is the name of the issuer. Directory is the URL that its directory had when the order
+	// was begun.
 	Issuer    string `json:"issuer"`
 	Directory string `json:"directory"`
-	// Key is that of the certificate, PKCS #8.
+	// Key is the certificate's key, PKCS #8.
 	Key []byte `json:"key"`
-	// URL is the order's (RFC 8555 7.4). Empty: perhaps it has none yet.
+	// URL is the order's URL (RFC 8555 7.4). Empty: not known, and perhaps not made.
 	URL string `json:"url,omitempty"`
 	// Kind is the type of the challenge that was chosen.
 	Kind string `json:"kind"`
-	// Thumbprint is that of the account's key when the order was made. Empty: the first key.
+	// Thumbprint is the thumbprint of the account's key when the order was made. Empty: the
+	// deployment's first key.
 	Thumbprint string `json:"thumbprint,omitempty"`
 }
 
@@ -83,7 +85,7 @@ func (l *leader) dropOrder(ctx context.Context, key topology.Key) error {
 	return nil
 }
 
-// newKey makes the key of a certificate.
+// newKey makes a key for a certificate.
 func newKey(kind topologyv1.DomainTls_KeyType) (der []byte, err error) {
 	var key crypto.Signer
 	if kind == topologyv1.DomainTls_RSA2048 {
@@ -112,8 +114,8 @@ type obtained struct {
 	certs []*x509.Certificate
 }
 
-// perform begins an order, or goes on with it, until its certificate is there. Its errors are what
-// the ACME library says, or a fault.
+// perform begins or continues an order and returns its certificate. Its errors are a fault, or
+// those of the ACME library.
 func (l *leader) perform(
 	ctx context.Context, sub *subject, iss *issuer, r *record, m method, replaces string,
 ) (*obtained, error) {
@@ -158,9 +160,9 @@ func (l *leader) perform(
 	return &obtained{key, certs}, nil
 }
 
-// open makes the order at the issuer, or reads the one that was made. What it is stands in etcd
-// before it is made, and where it is right after: whoever dies in between wastes one order, and
-// nobody has two certificates.
+// open makes the order at the issuer, or reads the one that was made. Its record is in etcd before
+// it is made, and its URL right after: a leader that dies in between wastes one order, and no name
+// gets two certificates.
 func (l *leader) open(
 	ctx context.Context, sub *subject, iss *issuer, account acme.Account, r *record, replaces string,
 ) (acme.Order, error) {
@@ -177,7 +179,7 @@ func (l *leader) open(
 	}
 	o, err := iss.library().NewOrder(ctx, account, ask)
 	if problem, _ := problemOf(err); problem != nil && replaces != "" && refusesReplaces(problem) {
-		ask.Replaces = "" // the name needs one all the same
+		ask.Replaces = "" // the name needs a certificate all the same
 		o, err = iss.library().NewOrder(ctx, account, ask)
 	}
 	if err != nil {
@@ -187,7 +189,7 @@ func (l *leader) open(
 	return o, l.writeOrder(ctx, sub.key, r)
 }
 
-// authorize shows the issuer that the name is the account's.
+// authorize has all authorizations of an order validated.
 func (l *leader) authorize(
 	ctx context.Context, iss *issuer, account acme.Account, o acme.Order, m method,
 ) (acme.Order, error) {
@@ -234,7 +236,7 @@ func (l *leader) answer(
 	return err
 }
 
-// awaitIssue waits until an order is valid or cannot become so.
+// awaitIssue waits until an order is valid. It returns an error if it cannot become so.
 func (l *leader) awaitIssue(ctx context.Context, iss *issuer, account acme.Account, o acme.Order) (acme.Order, error) {
 	for {
 		switch o.Status {

@@ -18,8 +18,8 @@ import (
 // it, for good (draft-ietf-acme-dns-persist-00 4.1).
 const persistLabel = "_validation-persist."
 
-// persists are the issuers that a name's TXT records let give it certificates, whoever answers for
-// its addresses. fact, if it says that challenges cannot be answered, gets what is wrong with them.
+// persists returns the issuers that a name's TXT records allow for good, wherever the name leads.
+// If fact says that challenges cannot be answered, persists adds what is wrong with the records.
 func (l *leader) persists(
 	ctx context.Context, session *resolver.Session, sub *subject, all []*issuer, fact *topologyv1.DomainCertificate,
 ) (may []*issuer, err error) {
@@ -39,7 +39,7 @@ func (l *leader) persists(
 			switch wrong := p.wrong(account.Location, wildcard, l.now()); {
 			case isStore(err):
 				return nil, err
-			case err != nil: // it fails as it will when it is sent the order
+			case err != nil: // the order will say why
 				continue
 			case len(answer.Lacking(record)) > 0:
 				addPersistFault(fact, record, "", fmt.Sprintf("%s does not have it yet",
@@ -67,15 +67,15 @@ func addPersistFault(fact *topologyv1.DomainCertificate, record resolver.Record,
 	}
 }
 
-// persist is what a TXT record of [persistLabel] says.
+// persist is a parsed TXT record at [persistLabel].
 type persist struct {
 	issuer, account string
 	wildcard        bool
 	until           time.Time // zero for no end
 }
 
-// parsePersist reads one, as a value of a CAA record (RFC 8659 4.2). What is not well formed does
-// not count for authorities either.
+// parsePersist parses a record, which has the form of an issue value (RFC 8659 4.2). Authorities
+// ignore one that is malformed too.
 func parsePersist(text string) (p persist, ok bool) {
 	name, rest, more := strings.Cut(text, ";")
 	p.issuer = strings.ToLower(strings.Trim(name, " \t"))
@@ -105,7 +105,7 @@ func parsePersist(text string) (p persist, ok bool) {
 	return p, p.issuer != "" && p.account != ""
 }
 
-// wrong says why a record does not let an account have a certificate, and nothing if it does.
+// wrong says why a record does not allow the account. It is empty if the record does.
 func (p persist) wrong(account string, wildcard bool, now time.Time) string {
 	switch {
 	case p.account != account:

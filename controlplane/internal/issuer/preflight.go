@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// guessEvery is the time between two orders for a name of which it cannot be seen from here
-	// where it leads: only the issuer can tell.
+	// guessEvery is the time between two orders for a name whose addresses could not be reached
+	// from here, so that only the issuer can say where it leads.
 	guessEvery = 6 * time.Hour
-	// namesADay are the names of an account that get their first order in a day.
+	// namesADay is how many names of one account get their first order in a day.
 	namesADay = 500
 )
 
-// prepare says how and by which issuer an order is done, or what has to come first. It spends no
-// order, but counts the one that follows. r is the order that is under way, nil if there is none.
+// prepare returns the method and the issuer for an order, or what has to be done first. It makes no
+// order, but counts the one that follows. r is the order under way, nil for none.
 func (l *leader) prepare(
 	ctx context.Context, sub *subject, r *record,
 ) (m method, iss *issuer, fact *topologyv1.DomainCertificate, err error) {
@@ -42,7 +42,7 @@ func (l *leader) prepare(
 		}
 		if len(may) > 0 {
 			or := m.kind
-			if l.checkRouting(sub, m, r) != nil { // it could not be answered
+			if l.checkRouting(sub, m, r) != nil { // HTTP, as the second choice, could not be answered
 				or = ""
 			}
 			all, m, fact = may, method{kind: acme.ChallengeTypeDNSPersist01, or: or}, nil
@@ -57,7 +57,7 @@ func (l *leader) prepare(
 	if len(all) == 0 {
 		return m, nil, noIssuer(sub), nil
 	}
-	if r != nil { // its issuer has said yes to the name
+	if r != nil { // the issuer has accepted the name already
 		iss = l.issuer(r.Issuer)
 		if wait, limited := iss.wait(l.now()); wait > 0 && !limited {
 			return m, nil, l.unavailable(iss, wait, false), nil
@@ -73,8 +73,8 @@ func (l *leader) prepare(
 	return m, iss, fact, err
 }
 
-// checkRouting says that a name does not lead here, if it has to. Only what was seen counts: where
-// nothing could be, the issuer is asked now and then.
+// checkRouting returns a fact if the method needs the name to lead here and it does not. Only
+// definite evidence counts. Where there is none, the issuer is asked once in guessEvery.
 func (l *leader) checkRouting(sub *subject, m method, r *record) *topologyv1.DomainCertificate {
 	facts := sub.facts.Facts
 	if m.kind != acme.ChallengeTypeHTTP01 || routed(facts) {
@@ -93,7 +93,7 @@ func (l *leader) checkRouting(sub *subject, m method, r *record) *topologyv1.Dom
 	return nil
 }
 
-// allowed are the issuers that may issue by the name's CAA records (RFC 8659).
+// allowed returns the issuers that the name's CAA records allow (RFC 8659).
 func (l *leader) allowed(
 	ctx context.Context, session *resolver.Session, sub *subject, m method, all []*issuer,
 ) ([]*issuer, *topologyv1.DomainCertificate) {
@@ -121,12 +121,12 @@ func (l *leader) allowed(
 	for _, iss := range all {
 		identities, account := iss.identities(ctx)
 		if resolver.CAANamesAccount(answer.Records) {
-			// An issuer that does not answer fails as it will when it is sent the order.
+			// If the issuer does not answer, the order will say so.
 			if made, err := iss.register(ctx, l.fence); err == nil {
 				account = made.Location
 			}
 		}
-		// One may not say by which names it knows itself.
+		// A directory may name no caaIdentities.
 		if len(identities) == 0 || resolver.Allows(answer.Records, wildcard, identities, m.kind, account) {
 			may = append(may, iss)
 			continue
@@ -147,7 +147,7 @@ func (l *leader) allowed(
 	return nil, l.recheck(sub, fact)
 }
 
-// recheck says when to look again whether the records are there that a fact asks for.
+// recheck sets when to look again for the records that a fact asks for.
 func (l *leader) recheck(sub *subject, fact *topologyv1.DomainCertificate) *topologyv1.DomainCertificate {
 	waited := time.Duration(0)
 	was := sub.facts.Facts.GetCertificate()
@@ -165,8 +165,8 @@ func errorText(err error) string {
 	return clean(err.Error())
 }
 
-// identities are the names by which the authority knows itself in CAA records, and the URI of the
-// account there (RFC 8657 3). There are none as long as it cannot be asked.
+// identities returns the authority's names in CAA records, and the URI of the account there (RFC
+// 8657 3). There are none while the authority does not answer.
 func (c *client) identities(ctx context.Context) (names []string, account string) {
 	c.mu.Lock()
 	account = c.account.Location
@@ -230,7 +230,7 @@ func (l *leader) waiting() int {
 	return l.ready.Len()
 }
 
-// reserve takes room for an order at one issuer, or says why there is none.
+// reserve counts an order at one issuer, or returns why it has no room.
 func (l *leader) reserve(
 	ctx context.Context, sub *subject, iss *issuer, now time.Time,
 ) (*topologyv1.DomainCertificate, error) {
@@ -256,7 +256,7 @@ func (l *leader) reserve(
 	return nil, nil
 }
 
-// unavailable says that an issuer takes no orders for a while.
+// unavailable is the fact that an issuer gets no orders for a while.
 func (l *leader) unavailable(iss *issuer, wait time.Duration, limited bool) *topologyv1.DomainCertificate {
 	fact := waiting(topologyv1.DomainCertificate_ISSUER_DOWN, iss.Name+" does not answer as it should")
 	if limited {
@@ -266,8 +266,8 @@ func (l *leader) unavailable(iss *issuer, wait time.Duration, limited bool) *top
 	return fact
 }
 
-// takeShared reads a bucket that is kept apart, and takes from it if asked to and it need not wait.
-// The caller has the lock of counts.
+// takeShared reads a bucket that is stored by itself. If take is set and there is room, it takes
+// one. The caller holds l.count.
 func (l *leader) takeShared(
 	ctx context.Context, name string, of limit, now time.Time, take bool,
 ) (wait time.Duration, err error) {

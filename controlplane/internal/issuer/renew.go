@@ -16,20 +16,19 @@ import (
 )
 
 const (
-	// shortLife is the longest life of certificates that are renewed when half of it is over, and
-	// not two thirds, as Let's Encrypt advises (https://letsencrypt.org/docs/integration-guide/).
+	// shortLife is the longest life of a certificate that is renewed after half of it rather than
+	// two thirds (https://letsencrypt.org/docs/integration-guide/).
 	shortLife = 10 * 24 * time.Hour
-	// fallbackBefore is how long before the end of an uploaded certificate another is ordered, to
-	// take its place.
+	// fallbackBefore is how long before the end of an uploaded certificate another one is ordered.
 	fallbackBefore = 21 * 24 * time.Hour
-	// askEvery is the time between two questions when to renew, unless the issuer says otherwise
-	// (RFC 9773 4.3.1), which is heard from askAtLeast to askAtMost.
+	// askEvery is the time between two requests for renewal information. An issuer may set another
+	// one by Retry-After (RFC 9773 4.3.1), within askAtLeast and askAtMost.
 	askEvery   = 6 * time.Hour
 	askAtLeast = time.Minute
 	askAtMost  = 24 * time.Hour
 )
 
-// renewal is when a certificate is renewed whose issuer does not say when.
+// renewal returns when to renew a certificate if its issuer gives no window.
 func renewal(notBefore, notAfter time.Time) time.Time {
 	life := notAfter.Sub(notBefore)
 	if life <= shortLife {
@@ -38,8 +37,8 @@ func renewal(notBefore, notAfter time.Time) time.Time {
 	return notBefore.Add(life * 2 / 3)
 }
 
-// latest is the last moment to renew a certificate, whatever its issuer says: a tenth of its life
-// is left for what may fail.
+// latest returns the last moment to renew a certificate, whatever its issuer says. It leaves a
+// tenth of the life for failures.
 func latest(notBefore, notAfter time.Time) time.Time {
 	return notAfter.Add(-notAfter.Sub(notBefore) / 10)
 }
@@ -51,7 +50,7 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// window is when an issuer wants a certificate to be renewed (RFC 9773 4.2).
+// window is the suggested window for the renewal of a certificate (RFC 9773 4.2).
 type window struct {
 	start, end time.Time
 	// ask is how long to wait before the next question.
@@ -60,22 +59,22 @@ type window struct {
 	why string
 }
 
-// moment is an instant of the window, any as likely as another, so that not all certificates
-// of one window are renewed at once.
+// moment returns a random instant of the window (RFC 9773 4.2), so that the certificates of one
+// window are not all renewed at once.
 func (w window) moment() time.Time {
 	return w.start.Add(rand.N(max(w.end.Sub(w.start), 1)))
 }
 
-// silentFor is how long an issuer that did not answer is not asked again when to renew: a look at a
-// domain waits for the answer, and looks at domains of other issuers would wait behind many of
-// those.
+// silentFor is how long an issuer that did not answer gets no further requests for renewal
+// information. A look at a domain waits for the answer, and many of those would hold up the looks
+// at domains of other issuers.
 const silentFor = time.Minute
 
 // maxWindow bounds the answer with a window, in bytes.
 const maxWindow = 64 << 10
 
-// window asks when to renew a certificate that the issuer knows by an identifier. ok is false where
-// it does not tell.
+// window asks the issuer for the window of a certificate, by its identifier. ok is false if the
+// issuer gives none.
 func (c *client) window(ctx context.Context, ari string, now time.Time) (w window, ok bool, err error) {
 	c.mu.Lock()
 	silent := now.Before(c.silent)
@@ -143,8 +142,8 @@ func parseWindow(body []byte) (w window, err error) {
 	return w, nil
 }
 
-// schedule says of a certificate when it is renewed, and when its issuer is asked again. An issuer
-// that cannot be asked changes nothing of what it said before.
+// schedule sets when a certificate is renewed, and when its issuer is asked again. If the issuer
+// does not answer, the window of before stays.
 func (c *client) schedule(ctx context.Context, got *storev1.IssuedCertificate, notAfter, now time.Time) {
 	if got.Renew == nil {
 		got.Renew = timestamppb.New(renewal(got.GetNotBefore().AsTime(), notAfter))
@@ -158,7 +157,7 @@ func (c *client) schedule(ctx context.Context, got *storev1.IssuedCertificate, n
 		got.Ask = nil
 	default:
 		was := got.GetRenew().AsTime()
-		if got.GetAsk() == nil || was.Before(w.start) || !was.Before(w.end) { // else it stays where it is
+		if got.GetAsk() == nil || was.Before(w.start) || !was.Before(w.end) { // otherwise the moment stays
 			got.Renew = timestamppb.New(earlier(w.moment(), latest(got.GetNotBefore().AsTime(), notAfter)))
 		}
 		if w.why != "" && !w.end.After(now) {

@@ -16,34 +16,34 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// A rollover gives the accounts at all authorities another key. Authorities take the answer to a
-// challenge for right by the key that the account has when they look, and edges answer by one key,
-// so no order may be under way meanwhile:
+// A rollover gives the accounts at all authorities a new key. An authority checks the answer to a
+// challenge against the key that the account has at that moment, and edges answer with one key. So
+// no order may be under way during a rollover:
 //
-//	next-key          written by who asks for it; deleted at the end
+//	next-key          written by the request for the rollover; deleted at the end
 //	  drain           no orders begin; those under way end
 //	  change          each authority is told the new key (RFC 8555 7.3.5)
 //	key, key-state    written in one transaction with the thumbprint that edges are told
 //	  tell            connected edges have it
 //
-// Whoever comes to lead in between begins at drain again: each step finds what is done already. An
-// authority that fails keeps nobody waiting: its account gets the key before it is used again, and
-// key-state keeps the key of before until then.
+// A leader that takes over begins at drain again: each step finds what is done already. Nobody
+// waits for an authority that fails: its account gets the new key before it is used again, and
+// key-state keeps the old key until then.
 const (
 	nextKeyName  = "next-key"
 	keyStateName = "key-state"
 )
 
 const (
-	// drainFor is how long orders that are under way may take to end. Those that have not are gone
-	// on with afterwards, or made again; see [leader.begunWithAnotherKey].
+	// drainFor bounds the wait for orders under way. Those that have not ended by then are
+	// continued afterwards, or made again; see [leader.outlives].
 	drainFor = time.Minute
-	// tellFor bounds the wait for edges, because one that does not read is waited for by nobody.
+	// tellFor bounds the wait for edges: one of them may have stopped reading.
 	tellFor = 30 * time.Second
 	// changeFor bounds the change at one authority.
 	changeFor = 30 * time.Second
-	// changeAgain is the time between two tries to change the key at an authority that has failed,
-	// unless there is an order for it earlier.
+	// changeAgain is the time between two tries to change the key at an authority that has failed.
+	// An order for the authority causes an earlier try.
 	changeAgain = 10 * time.Minute
 )
 
@@ -53,30 +53,30 @@ type askedKey struct {
 	Asked time.Time `json:"asked"`
 }
 
-// keyState is what key-state holds, written by who leads.
+// keyState is what key-state holds. The control plane that leads writes it.
 type keyState struct {
-	// Before are keys that accounts may have still, PKCS #8, the newest first.
+	// Before are older keys that accounts may still have, PKCS #8, the newest first.
 	Before [][]byte `json:"before,omitempty"`
-	// Since is when edges were told of the current key, zero for the first one.
+	// Since is when edges got the current key, zero for the first one.
 	Since time.Time `json:"since,omitzero"`
-	// Step is that of the rollover that is under way.
+	// Step is the step of the rollover under way.
 	Step RolloverStep `json:"step,omitempty"`
 }
 
-// RolloverStep is what a rollover waits for.
+// RolloverStep is a step of a rollover.
 type RolloverStep string
 
 // The steps, in order.
 const (
 	NoRollover    RolloverStep = ""
-	AskedRollover RolloverStep = "asked" // for a control plane that leads
+	AskedRollover RolloverStep = "asked" // no control plane that leads has begun it
 	Draining      RolloverStep = "draining"
 	ChangingKeys  RolloverStep = "changing"
 	TellingEdges  RolloverStep = "telling"
 )
 
-// readKept reads what is kept at `acme/{name}`, in JSON, and reports whether there is any. Its
-// error quotes nothing.
+// readKept decodes the JSON at `acme/{name}`, and reports whether there is any. Its errors contain
+// none of it.
 func readKept(ctx context.Context, s *store.Store, name string, to any) (bool, error) {
 	stored, err := s.ACME(ctx, name)
 	if err != nil || stored == nil {
@@ -88,8 +88,8 @@ func readKept(ctx context.Context, s *store.Store, name string, to any) (bool, e
 	return true, nil
 }
 
-// RolloverKey has the control plane that leads give the accounts at all authorities another key. It
-// reports whether it had been asked to already and is at it.
+// RolloverKey makes the control plane that leads give the accounts at all authorities a new key.
+// joined says that such a rollover was under way already.
 func (s *Service) RolloverKey(ctx context.Context) (joined bool, err error) {
 	made, err := makeKey()
 	if err != nil {
@@ -103,20 +103,20 @@ func (s *Service) RolloverKey(ctx context.Context) (joined bool, err error) {
 	return !bytes.Equal(stored, value), err
 }
 
-// KeyStatus is how the key of the accounts stands.
+// KeyStatus is the state of the accounts' key.
 type KeyStatus struct {
-	// Thumbprint is that of the key that edges answer by, and Since when they were told of it, zero
-	// for the first one.
+	// Thumbprint is the thumbprint of the key with which edges answer. Since is when they got it,
+	// zero for the first one.
 	Thumbprint string
 	Since      time.Time
-	// Step is what the rollover that is under way waits for, and Asked when it was asked for.
+	// Step is the step of the rollover under way, Asked when the rollover was asked for.
 	Step  RolloverStep
 	Asked time.Time
-	// Behind are the authorities whose accounts may have a key of before.
+	// Behind are the authorities whose accounts may still have an older key.
 	Behind []string
 }
 
-// Key returns how the key of the accounts stands.
+// Key returns the state of the accounts' key.
 func (s *Service) Key(ctx context.Context) (status KeyStatus, err error) {
 	settings, _, err := s.store.Settings(ctx)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -153,8 +153,8 @@ func (s *Service) Key(ctx context.Context) (status KeyStatus, err error) {
 	return status, err
 }
 
-// accounts are the authorities that have an account, and those that may: also such as are not
-// configured any more.
+// accounts returns the authorities that may have an account: those that are configured, and those
+// that were and left a record.
 func (s *Service) accounts(ctx context.Context) ([]*client, error) {
 	all := slices.Clone(s.clients)
 	names, err := s.store.ACMENames(ctx, registrations)
@@ -183,14 +183,14 @@ func (s *Service) client(name string) *client {
 	return nil
 }
 
-// holder is what the control plane that leads knows of the keys. The lock of the leader is for what
-// orders use too: all but keys.
+// holder is what the control plane that leads knows of the keys. Orders use all of it but keys,
+// under the lock of the leader.
 type holder struct {
 	keys  accountKeys
 	state keyState
-	// paused says that no orders begin, because a rollover is under way.
+	// paused says that no orders may begin, because a rollover is under way.
 	paused bool
-	// running are orders that are under way, in a context that giveUp ends.
+	// running counts the orders under way. Their context is ordering, which giveUp ends.
 	running  sync.WaitGroup
 	ordering context.Context
 	giveUp   context.CancelFunc
@@ -218,15 +218,15 @@ func (l *leader) loadKeys(ctx context.Context) error {
 	return err
 }
 
-// useKeys has accounts get a key before they are used again.
+// useKeys makes every account get the current key before it is used again.
 func (l *leader) useKeys(keys accountKeys) {
 	for _, c := range l.clients {
 		c.use(keys)
 	}
 }
 
-// takeOrder counts an order that is about to begin. The caller holds mu, and has seen that orders
-// are not paused. The order ends with the context, and calls ended then.
+// takeOrder counts an order that is about to begin. The caller holds mu and has found that orders
+// are not paused. The order ends when the context does, and calls ended then.
 func (l *leader) takeOrder(ctx context.Context) (order context.Context, ended func()) {
 	if l.ordering == nil {
 		l.ordering, l.giveUp = context.WithCancel(ctx)
@@ -235,7 +235,7 @@ func (l *leader) takeOrder(ctx context.Context) (order context.Context, ended fu
 	return l.ordering, l.running.Done
 }
 
-// rollovers does rollovers as they are asked for, until ctx ends.
+// rollovers does each rollover that is asked for, until ctx ends.
 func (l *leader) rollovers(ctx context.Context) {
 	asked := make(chan struct{}, 1)
 	var watching sync.WaitGroup
@@ -262,8 +262,8 @@ func (l *leader) rollovers(ctx context.Context) {
 	}
 }
 
-// rollover does what is due of a rollover, and returns when to try again what an authority has kept
-// from being done.
+// rollover does what is left of a rollover. It returns when to try again where an authority has
+// failed.
 func (l *leader) rollover(ctx context.Context) (time.Duration, error) {
 	var next askedKey
 	there, err := readKept(ctx, l.store, nextKeyName, &next)
@@ -286,7 +286,7 @@ func (l *leader) rollover(ctx context.Context) (time.Duration, error) {
 	}
 	l.keys.before = nil
 	l.useKeys(l.keys)
-	l.log.InfoContext(ctx, "issuer: the accounts at all issuers have the new key, and that of before is deleted")
+	l.log.InfoContext(ctx, "issuer: the accounts at all issuers have the new key, and the old one is deleted")
 	return 24 * time.Hour, nil
 }
 
@@ -300,7 +300,7 @@ func (l *leader) rollTo(ctx context.Context, der []byte) error {
 		return err
 	}
 	keys := l.keys
-	if next.thumbprint != keys.current.thumbprint { // else who led before has told edges already
+	if next.thumbprint != keys.current.thumbprint { // otherwise the previous leader got as far as tell
 		if err := l.step(ctx, ChangingKeys); err != nil {
 			return err
 		}
@@ -316,7 +316,7 @@ func (l *leader) rollTo(ctx context.Context, der []byte) error {
 	return l.proceed(ctx)
 }
 
-// drain lets no orders begin, and waits for those under way to end.
+// drain stops new orders, and waits until those under way have ended.
 func (l *leader) drain(ctx context.Context) error {
 	l.mu.Lock()
 	l.paused = true
@@ -343,8 +343,9 @@ func (l *leader) drain(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// changeKeys has the accounts get the current key, and reports whether all have it. With blame, a
-// failure counts as the authority's, and one that is left alone is not asked. The error is etcd's.
+// changeKeys gives the accounts the current key, and reports whether all have it. With blame, a
+// failure counts as the authority's, and authorities that get no orders for a while are not asked.
+// The error is etcd's.
 func (l *leader) changeKeys(ctx context.Context, keys accountKeys, blame bool) (done bool, err error) {
 	all, err := l.accounts(ctx)
 	if err != nil {
@@ -370,7 +371,7 @@ func (l *leader) changeKeys(ctx context.Context, keys accountKeys, blame bool) (
 				return
 			}
 			f := faultOf(err, after.get())
-			l.log.WarnContext(ctx, "issuer: the account at an issuer has the key of before still", "issuer", c.Name,
+			l.log.WarnContext(ctx, "issuer: the account at an issuer still has the old key", "issuer", c.Name,
 				"error", f.text)
 			if blame && iss != nil {
 				iss.failed(f, l.now())
@@ -390,7 +391,7 @@ func (l *leader) changeKeys(ctx context.Context, keys accountKeys, blame bool) (
 
 var errDown = errors.New("the issuer is left alone for a while")
 
-// publish makes a key the current one, and waits until connected edges answer by it.
+// publish makes a key the current one, and waits until connected edges answer with it.
 func (l *leader) publish(ctx context.Context, keys accountKeys, der []byte) error {
 	state := l.state
 	was := l.keys.current.thumbprint
@@ -428,7 +429,7 @@ func (l *leader) publish(ctx context.Context, keys accountKeys, der []byte) erro
 	telling, cancel := context.WithTimeout(ctx, tellFor)
 	defer cancel()
 	if err := l.told(telling, revision); err != nil && ctx.Err() == nil {
-		l.log.WarnContext(ctx, "issuer: orders go on though edges may answer challenges by the key of before",
+		l.log.WarnContext(ctx, "issuer: orders go on though edges may still answer challenges with the old key",
 			"error", err)
 	}
 	return ctx.Err()
@@ -462,7 +463,7 @@ func (l *leader) proceed(ctx context.Context) error {
 	return nil
 }
 
-// step writes down what a rollover waits for.
+// step stores the step of the rollover.
 func (l *leader) step(ctx context.Context, step RolloverStep) error {
 	state := l.state
 	state.Step = step
@@ -483,12 +484,12 @@ func (l *leader) setState(ctx context.Context, state keyState) error {
 	return nil
 }
 
-// errAnew says that an order is given up, which says nothing of its domain, and that another one is
-// to be made.
+// errAnew says that an order is given up and another one has to be made. The domain is not at
+// fault.
 var errAnew = errors.New("the key of the account has changed: the order is made anew")
 
-// outlives returns errAnew for an order whose challenge may have been answered by a key that the
-// account has no more, unless it is past that.
+// outlives returns errAnew for an order whose challenge may have been answered with a key that the
+// account no longer has, unless the order is validated already.
 func (l *leader) outlives(ctx context.Context, iss *issuer, account acme.Account, r *record, o acme.Order) error {
 	l.mu.Lock()
 	same := r.Thumbprint == iss.thumbprint() || r.Thumbprint == "" && l.state.Since.IsZero()
@@ -500,7 +501,7 @@ func (l *leader) outlives(ctx context.Context, iss *issuer, account acme.Account
 	if same {
 		return nil
 	}
-	for _, at := range o.Authorizations { // else the next order may be given the same ones
+	for _, at := range o.Authorizations { // otherwise the next order may get the same ones
 		_, _ = iss.library().DeactivateAuthorization(ctx, account, at)
 	}
 	return errAnew

@@ -78,7 +78,7 @@ func (r *rig) askRollover() (joined bool) {
 func (r *rig) awaitKey(before *ecdsa.PrivateKey) *ecdsa.PrivateKey {
 	r.t.Helper()
 	r.await("the rollover ends", func() bool { return r.key().Step == issuer.NoRollover })
-	r.await("the key of before is deleted", func() bool { return !r.keepsKeys() })
+	r.await("the old key is deleted", func() bool { return !r.keepsKeys() })
 	now := r.accountKey()
 	if now.Equal(before) {
 		r.t.Error("the key has not changed")
@@ -122,7 +122,7 @@ func (r *rig) two(cfg acmetest.Config) (other *acmetest.Authority, both []issuer
 
 // A rollover while an order is under way: that ends first, with the key that it was begun with.
 // Then the accounts at two authorities have another key and are the same, edges answer by it, what
-// waited is ordered, and the key of before opens nothing. Who asks twice has asked once.
+// waited is ordered, and the old key opens nothing. Who asks twice has asked once.
 func TestRollover(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{})
@@ -159,7 +159,7 @@ func TestRollover(t *testing.T) {
 	now := r.awaitKey(before)
 	for i, ca := range []*acmetest.Authority{r.ca, other} {
 		if had := r.accountOf(ca, before); had != "" {
-			t.Errorf("the key of before opens %s", had)
+			t.Errorf("the old key opens %s", had)
 		}
 		if has := r.accountOf(ca, now); has != accounts[i] {
 			t.Errorf("the account was %s and is %s", accounts[i], has)
@@ -283,7 +283,7 @@ func TestLeadersDieInRollovers(t *testing.T) {
 			at = nil
 			mu.Unlock()
 			if had, has := r.accountOf(r.ca, key), r.accountOf(r.ca, next); had != "" || has != account {
-				t.Errorf("killed at %s, after it: %v: the key of before has the account %q, the new one %s; want %s",
+				t.Errorf("killed at %s, after it: %v: the old key has the account %q, the new one %s; want %s",
 					step, after, had, has, account)
 			}
 			key = next
@@ -297,7 +297,7 @@ func TestLeadersDieInRollovers(t *testing.T) {
 	r.oracle(want)
 }
 
-// Nobody waits for an authority that does not answer. Its account keeps the key of before, which is
+// Nobody waits for an authority that does not answer. Its account keeps the old key, which is
 // kept for it, until it answers again: the key is changed before the next order, and there is no
 // other account. Another rollover meanwhile keeps both keys.
 func TestRolloverWithAnIssuerDown(t *testing.T) {
@@ -339,7 +339,7 @@ func TestRolloverWithAnIssuerDown(t *testing.T) {
 		r.pass(issuer.ChangeAgain)
 		return r.state("acme", "five.example.com") == "ISSUED"
 	})
-	r.await("no key of before is kept", func() bool {
+	r.await("no old key is kept", func() bool {
 		r.pass(issuer.ChangeAgain)
 		return !r.keepsKeys()
 	})
@@ -363,7 +363,7 @@ func TestRolloverAtAnIssuerOfBefore(t *testing.T) {
 	r.askRollover()
 	now := r.awaitKey(before)
 	if had, has := r.accountOf(other, before), r.accountOf(other, now); had != "" || has != account {
-		t.Errorf("the key of before has the account %q, the new one %s; want %s", had, has, account)
+		t.Errorf("the old key has the account %q, the new one %s; want %s", had, has, account)
 	}
 }
 
@@ -380,14 +380,14 @@ func TestRolloverWithoutKeyChange(t *testing.T) {
 	r.askRollover()
 	now := r.awaitKey(before)
 	if had, has := r.accountOf(r.ca, before), r.accountOf(r.ca, now); had != "" || has == "" || has == account {
-		t.Errorf("the key of before has the account %q, the new one %q; want another than %s", had, has, account)
+		t.Errorf("the old key has the account %q, the new one %q; want another than %s", had, has, account)
 	}
 	r.claim("acme", "two.example.com")
 	r.awaitState("acme", "two.example.com", "ISSUED")
 }
 
 // After a restore of etcd from before a rollover the account has a key that nobody has. There is
-// another account then, with the key of before, which edges answer by again.
+// another account then, with the old key, which edges answer by again.
 func TestRestoreFromBeforeARollover(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{})
@@ -415,7 +415,7 @@ func TestRestoreFromBeforeARollover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.await("edges are told the key of before", func() bool {
+	r.await("edges are told the old key", func() bool {
 		r.tellEdges()
 		return *r.thumbprint.Load() == thumbprint
 	})
@@ -425,7 +425,7 @@ func TestRestoreFromBeforeARollover(t *testing.T) {
 		return r.state("acme", "two.example.com") == "ISSUED"
 	})
 	if r.accountOf(r.ca, before) == "" {
-		t.Error("the key of before has no account")
+		t.Error("the old key has no account")
 	}
 }
 
@@ -488,7 +488,7 @@ func TestSnapshotInARollover(t *testing.T) {
 	r.replica("cp2")
 	now := r.awaitKey(before)
 	if had, has := r.accountOf(r.ca, before), r.accountOf(r.ca, now); had != "" || has != account {
-		t.Errorf("the key of before has the account %q, the new one %s; want %s", had, has, account)
+		t.Errorf("the old key has the account %q, the new one %s; want %s", had, has, account)
 	}
 	r.claim("acme", "two.example.com")
 	r.awaitState("acme", "two.example.com", "ISSUED")

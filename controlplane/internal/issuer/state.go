@@ -10,38 +10,37 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 )
 
-// faultsInRow is after how many faults an issuer is sent no orders for a while.
+// faultsInRow is the number of faults after which an issuer gets no orders for a while.
 const faultsInRow = 3
 
-// downFor are the times for which an issuer is sent no orders, one after the other as long as it
-// fails.
+// downFor are the times for which an issuer gets no orders: the first, second and further times in
+// a row.
 var downFor = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
-// issuerState is what `acme/buckets/{issuer}` holds: how far the rate limit of an issuer is used,
-// and whether it fails. The next leader goes on counting by it, and every control plane can show
-// it.
+// issuerState is what `acme/buckets/{issuer}` holds: how much of an issuer's rate limit is used,
+// and whether it fails. The next leader continues with it, and every control plane can show it.
 type issuerState struct {
 	// Orders is the bucket of new orders.
 	Orders time.Time `json:"orders,omitzero"`
-	// Faults are those in a row, and Downs how often it was sent no orders for a while because of
-	// them, since it last did what it was asked.
+	// Faults is the number of faults in a row. Downs is how often it got no orders for a while
+	// since its last success.
 	Faults int `json:"faults,omitempty"`
 	Downs  int `json:"downs,omitempty"`
-	// Until is when it is sent orders again; Limited says that it has asked for the pause.
+	// Until is when it gets orders again. Limited says that it has asked for the pause.
 	Until   time.Time `json:"until,omitzero"`
 	Limited bool      `json:"limited,omitempty"`
 	// Message is the last failure.
 	Message string `json:"message,omitempty"`
-	// Skew says how wrong the clock of the control plane that leads is, for people, empty if it is
-	// right.
+	// Skew describes how wrong the clock of the control plane that leads is, for people. Empty: it
+	// is right.
 	Skew string `json:"skew,omitempty"`
-	// Running and Queued are orders, and names that wait for one.
+	// Running is the number of orders under way, Queued that of names that wait for one.
 	Running int `json:"running,omitempty"`
 	Queued  int `json:"queued,omitempty"`
 }
 
-// issuer is an authority with its state, as the control plane that leads counts it. Its methods may
-// be called at the same time.
+// issuer is an authority with the state that the control plane that leads keeps of it. Its methods
+// may be called concurrently.
 type issuer struct {
 	*client
 	limits limit
@@ -89,8 +88,8 @@ func (iss *issuer) write(ctx context.Context, fence *store.Fence, queued int) er
 	return nil
 }
 
-// wait is how long to wait until the issuer may be sent another order, and whether that is for a
-// limit and not because it fails. One that has failed is tried with one order at first.
+// wait returns how long to wait until another order may be sent to the issuer, and whether a rate
+// limit is the reason rather than failures. After failures, one order is tried first.
 func (iss *issuer) wait(now time.Time) (wait time.Duration, limited bool) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
@@ -103,7 +102,7 @@ func (iss *issuer) wait(now time.Time) (wait time.Duration, limited bool) {
 	return bucket{iss.state.Orders}.wait(iss.limits, now), true
 }
 
-// room is how many orders the issuer may be sent now; see wait.
+// room returns how many orders may be sent to the issuer now; see wait.
 func (iss *issuer) room(now time.Time) int {
 	if wait, _ := iss.wait(now); wait > 0 {
 		return 0
@@ -137,7 +136,7 @@ func (iss *issuer) count(by int) {
 	iss.running += by
 }
 
-// succeeded records that the issuer did what it was asked, which ends its faults.
+// succeeded records a success of the issuer, which ends its faults.
 func (iss *issuer) succeeded() {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
@@ -145,7 +144,7 @@ func (iss *issuer) succeeded() {
 	iss.state.Until, iss.state.Limited = time.Time{}, false
 }
 
-// failed records a fault of the issuer, and reports whether it is sent no orders for a while.
+// failed records a fault of the issuer. It reports whether the issuer gets no orders for a while.
 func (iss *issuer) failed(f fault, now time.Time) (down bool) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// subject is a domain, and what says whether it needs a certificate.
+// subject is a domain with all that decides whether it needs a certificate.
 type subject struct {
 	key     topology.Key
 	uid     string
@@ -24,16 +24,16 @@ type subject struct {
 	domain  *topologyv1.CustomDomain
 	facts   store.DomainFacts // of this domain
 	held    *topology.Certificate
-	// wildcard is the certificate of the account's wildcard over the name, if that is served.
+	// wildcard is the certificate of the account's wildcard that covers the name, if it is served.
 	wildcard *topology.Certificate
 }
 
 func (s *subject) name() string { return s.domain.GetDomain() }
 
-// issuance is what is kept of getting certificates, empty at first.
+// issuance returns what is stored of earlier orders. It is empty at first.
 func (s *subject) issuance() *storev1.Issuance { return s.facts.Facts.GetIssuance() }
 
-// got is what is known of the certificate that is held, nil if it did not come from an issuer.
+// got returns what is stored of the held certificate, nil if it did not come from an issuer.
 func (s *subject) got() *storev1.IssuedCertificate {
 	if got := s.issuance().GetGot(); s.held != nil && bytes.Equal(got.GetId(), s.held.ID[:]) {
 		return got
@@ -82,7 +82,7 @@ func decodeDomain(record topology.Record) (*topologyv1.CustomDomain, error) {
 	return m.(*topologyv1.CustomDomain), nil
 }
 
-// held is the certificate of a domain, nil if there is none that can be read.
+// held returns the certificate of a domain, nil if there is none that can be read.
 func (s *Service) held(ctx context.Context, domain topology.Key) (*topology.Certificate, error) {
 	record, _, err := s.store.Get(ctx,
 		topology.Key{Kind: topology.KindCertificates, Account: domain.Account, ID: domain.ID})
@@ -94,12 +94,12 @@ func (s *Service) held(ctx context.Context, domain topology.Key) (*topology.Cert
 	}
 	c, err := topology.CompileCertificate(record)
 	if err != nil {
-		return nil, nil // edges do without it too
+		return nil, nil // edges ignore it too
 	}
 	return c, nil
 }
 
-// served is the certificate of a domain if edges show it.
+// served returns the certificate of a domain if edges show it.
 func (s *Service) served(ctx context.Context, key topology.Key) (*topology.Certificate, error) {
 	record, _, err := s.store.Get(ctx, key)
 	switch {
@@ -116,11 +116,11 @@ func (s *Service) served(ctx context.Context, key topology.Key) (*topology.Certi
 	return s.held(ctx, key)
 }
 
-// factTries is how often a change of facts begins anew because somebody else was quicker.
+// factTries bounds the tries of a change of facts after a conflict.
 const factTries = 10
 
-// change changes what is known of a subject's domain, and the subject with it. change is perhaps
-// called several times. fence may be nil.
+// change changes the facts of a subject's domain, in etcd and in the subject. It may call change
+// several times. fence may be nil.
 func (s *Service) change(
 	ctx context.Context, sub *subject, fence *store.Fence, change func(*storev1.DomainFacts),
 ) error {
@@ -158,7 +158,7 @@ func (s *Service) change(
 	}
 }
 
-// date says since when a state is what it is.
+// date sets since when the state is what it is.
 func (s *Service) date(next, was *topologyv1.DomainCertificate) {
 	next.LastCheck = timestamppb.New(s.now())
 	if next.Since = next.LastCheck; was.GetState() == next.GetState() && was.GetSince() != nil {
@@ -166,13 +166,13 @@ func (s *Service) date(next, was *topologyv1.DomainCertificate) {
 	}
 }
 
-// aged reports whether what was said of a certificate was last looked at so long ago that it would
-// be due at once again; see dueBy.
+// aged reports whether a certificate's state was last checked so long ago that it would be due
+// again at once; see dueBy.
 func aged(next, was *topologyv1.DomainCertificate) bool {
 	return next != nil && next.GetLastCheck().AsTime().Sub(was.GetLastCheck().AsTime()) >= later
 }
 
-// same reports whether facts say the same, but for when the certificate was looked at.
+// same reports whether facts differ in nothing but the time of the last check.
 func same(a, b *storev1.DomainFacts) bool {
 	strip := func(f *storev1.DomainFacts) *storev1.DomainFacts {
 		f = proto.CloneOf(f)
@@ -187,5 +187,5 @@ func same(a, b *storev1.DomainFacts) bool {
 	return proto.Equal(strip(a), strip(b))
 }
 
-// unix is the time of a certificate's end.
+// unix returns the time of a certificate's end.
 func unix(seconds int64) time.Time { return time.Unix(seconds, 0) }

@@ -13,8 +13,8 @@ import (
 // maxSkew is how far a clock may be off before it is logged.
 const maxSkew = 5 * time.Minute
 
-// retryAfter is the Retry-After (RFC 9110 10.2.3) of the last answer that refuses, and of the last
-// one that does not (RFC 8555 7.4), 0 without one.
+// retryAfter holds the Retry-After (RFC 9110 10.2.3) of the last refusal in wait, and that of the
+// last success (RFC 8555 7.4) in poll; 0 without one.
 type retryAfter struct {
 	mu         sync.Mutex
 	wait, poll time.Duration
@@ -22,7 +22,7 @@ type retryAfter struct {
 
 type retryAfterKey struct{}
 
-// withRetryAfter returns a context whose requests leave the Retry-After of their answers in the
+// withRetryAfter returns a context whose requests store the Retry-After of their answers in the
 // result.
 func withRetryAfter(ctx context.Context) (context.Context, *retryAfter) {
 	r := new(retryAfter)
@@ -35,7 +35,7 @@ func (r *retryAfter) get() time.Duration {
 	return r.wait
 }
 
-// nextPoll is how long to wait before an order is read again, after what its last answer says.
+// nextPoll returns how long to wait before an order is read again, by the last answer.
 func nextPoll(ctx context.Context) time.Duration {
 	r, ok := ctx.Value(retryAfterKey{}).(*retryAfter)
 	if !ok {
@@ -46,12 +46,12 @@ func nextPoll(ctx context.Context) time.Duration {
 	return max(r.poll, pollEvery)
 }
 
-// transport is how requests reach an authority. It reads what answers say that the ACME library
-// keeps for itself: the time at the authority, and when to come again.
+// transport sends requests to an authority. It reads what the ACME library does not pass on: the
+// authority's time, and Retry-After.
 type transport struct {
 	next http.RoundTripper
 	now  func() time.Time
-	// skewed is called with how far the clock here is ahead of the authority's.
+	// skewed is called with how far this machine's clock is ahead of the authority's.
 	skewed func(ahead time.Duration)
 }
 
@@ -80,10 +80,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// maxAnswer bounds an answer of an authority, in bytes: no certificate with its chain has as many.
+// maxAnswer bounds an answer of an authority, in bytes. No certificate with its chain is that long.
 const maxAnswer = 256 << 10
 
-// bounded is the content of an answer, up to a bound.
+// bounded reads the content of an answer, and fails beyond a bound.
 type bounded struct {
 	io.ReadCloser
 	left int
@@ -99,10 +99,10 @@ func (b *bounded) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// maxRetryAfter bounds what an authority may ask for.
+// maxRetryAfter bounds the Retry-After of an authority.
 const maxRetryAfter = 7 * 24 * time.Hour
 
-// parseRetryAfter reads seconds or a date, and is 0 for what is neither.
+// parseRetryAfter parses seconds or a date. It returns 0 for anything else.
 func parseRetryAfter(text string, now time.Time) time.Duration {
 	wait := time.Duration(0)
 	if seconds, err := strconv.Atoi(text); err == nil {
