@@ -33,7 +33,7 @@ func TestAccountKeyIsRolledOver(t *testing.T) {
 		t.Helper()
 		said := s.do(t, "domains", "issuers", "rollover-key")
 		_, now, _ := strings.Cut(strings.TrimSpace(said), "another key: ")
-		if now == "" || now == before || strings.Contains(said, "key of before") {
+		if now == "" || now == before || strings.Contains(said, "old key") {
 			t.Errorf("rollover-key says %q", said)
 		}
 		for _, e := range edges {

@@ -41,18 +41,18 @@ orders that it takes in 3 hours are used, how many are under way, and how many n
 func (c *cli) rolloverKeyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rollover-key",
-		Short: "Give the accounts at issuers another key",
-		Long: `Give the deployment's accounts at all issuers another key, and follow that to its end. Do it when others may know the key: when a snapshot or a backup of etcd was
-stolen together with the file of --secret-key-file, or somebody left who had both. Who has the key can revoke certificates, and get some for every name that leads to
-the edges. Seal the new key with another one first: edgewalk secrets --help says how to replace the file.
+		Short: "Give the accounts at issuers a new key",
+		Long: `Give the deployment's accounts at all issuers a new key, and show the progress until that is done. Do it when others may know the key: when a snapshot or
+a backup of etcd was stolen together with the file of --secret-key-file, or somebody left who had both. Whoever has the key can revoke certificates, and get
+certificates for every name that leads to the edges. Replace the file of --secret-key-file first, so that the new key is not sealed with a stolen one: edgewalk
+secrets --help says how.
 
-Orders that are under way end first, for a minute at most, and no others begin. Then each issuer changes the key, edges are told of it, and orders go on:
-served names notice nothing. The accounts stay the same, with what DNS says of them (CAA accounturi, _validation-persist). An issuer that does not answer is
-not waited for: its account gets the key before it is used again, and until then whoever has the key of before can use it there. edgewalk domains
-issuers -o wide names such issuers.
+Orders under way end first, for a minute at most, and no others begin. Then each issuer changes the key, edges get it, and orders go on: served names notice
+nothing. The accounts stay the same, and so does what DNS says of them (CAA accounturi, _validation-persist). An issuer that does not answer holds nobody up: its
+account gets the new key before it is used again, and until then whoever has the old key can use it there. edgewalk domains issuers -o wide names such issuers.
 
-The command may be broken off: the rollover goes on, also when control planes are restarted, and who asks again meanwhile joins it. After a restore of a snapshot
-from before a rollover, the key of before is in use again: do it again.`,
+You may stop the command: the rollover goes on, also when control planes restart, and asking again joins it. After a restore of a snapshot from before a
+rollover, the old key is in use again: do it again.`,
 		Example: "  edgewalk domains issuers rollover-key",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -132,10 +132,10 @@ func rolloverTable(key *adminv1.AccountKey) table {
 	return t
 }
 
-// behindLines name the issuers whose accounts have a key of before.
+// behindLines name the issuers whose accounts have an old key.
 func behindLines(key *adminv1.AccountKey) (lines []string) {
 	for _, name := range key.GetBehind() {
-		lines = append(lines, name+": its account has the key of before still: it gets the new one before the next order")
+		lines = append(lines, name+": its account still has the old key: it gets the new one before the next order")
 	}
 	return lines
 }

@@ -32,7 +32,7 @@ cp-1 orders.
 			"accountKey": {"thumbprint": "T", "rollover": "DRAINING", "behind": ["backup"]}}`, `
 ISSUER  STATE  ORDERS  RUNNING  QUEUED
 le      ready  -       0        0
-backup: its account has the key of before still: it gets the new one before the next order
+backup: its account still has the old key: it gets the new one before the next order
 Rollover of the account key: waits for orders that are under way.
 cp-1 orders.
 `},

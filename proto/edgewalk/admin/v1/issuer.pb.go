@@ -154,7 +154,7 @@ type AccountKey struct {
 	Rollover AccountKey_Rollover `protobuf:"varint,3,opt,name=rollover,proto3,enum=edgewalk.admin.v1.AccountKey_Rollover" json:"rollover,omitempty"`
 	// When that was asked for.
 	RolloverTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=rollover_time,json=rolloverTime,proto3" json:"rollover_time,omitempty"`
-	// Issuers, by name, whose account may have a key of before still: they do not answer, or refuse.
+	// Issuers, by name, whose account may still have an old key: they do not answer, or refuse.
 	// That key is kept for them. Some may not be configured any more.
 	Behind        []string `protobuf:"bytes,5,rep,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
