@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Small mounts a tmpfs (tmpfs(5)) with options such as "size=1m", and returns its folder. It is
-// unmounted when the test ends. The test is skipped without the right to mount.
+// Small mounts a tmpfs (tmpfs(5)) with options such as "size=1m", and returns its folder. Its
+// account of blocks is exact at any moment. It is unmounted when the test ends. The test is skipped
+// without the right to mount.
 func Small(t testing.TB, options string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "disk")

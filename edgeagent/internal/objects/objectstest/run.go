@@ -22,6 +22,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/internal/await"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
@@ -314,26 +315,6 @@ func damage(t *testing.T, open Open) {
 	}
 }
 
-// disk mounts a file system in memory, whose account of its blocks is exact at any moment.
-func disk(t *testing.T, options string) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "objectstest")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("none", dir, "tmpfs", 0, options); err != nil {
-		os.Remove(dir)
-		t.Skipf("a disk that can be filled needs the right to mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-		os.Remove(dir)
-	})
-	return dir
-}
-
 // served stores a body of a length that is not known before, and checks that three readers get
 // every byte of it.
 func served(t *testing.T, s Store, n, length int) error {
@@ -375,7 +356,7 @@ func fullDisk(t *testing.T, open Open) {
 	for name, options := range map[string]string{"bytes": "size=4m", "inodes": "size=64m,nr_inodes=70"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, _ := start(t, open, filepath.Join(disk(t, options), "cache"), limit(1<<30))
+			s, _ := start(t, open, filepath.Join(disktest.Small(t, options), "cache"), limit(1<<30))
 			var full error
 			for n := 0; full == nil && n < 500; n++ {
 				full = served(t, s, n, 150_000)
@@ -399,7 +380,7 @@ func fullDisk(t *testing.T, open Open) {
 
 // flood: at no moment does the disk hold more than the limit.
 func flood(t *testing.T, open Open) {
-	dir := disk(t, "size=64m")
+	dir := disktest.Small(t, "size=64m")
 	s, _ := start(t, open, dir, limit(floodLimit))
 	floodDisk(t, s, dir, 0)
 	if st := s.Stats(); st.Evictions == 0 || len(st.Errors) != 0 {
@@ -409,7 +390,7 @@ func flood(t *testing.T, open Open) {
 
 // floodAtStart: nor does it while the store finds out what there is.
 func floodAtStart(t *testing.T, open Open) {
-	dir := disk(t, "size=64m")
+	dir := disktest.Small(t, "size=64m")
 	s, stop := start(t, open, dir, limit(floodLimit))
 	for n := 0; s.Stats().Evictions == 0; n++ {
 		put(t, s, n, 3000)
