@@ -19,6 +19,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
@@ -93,8 +94,11 @@ func (d *dialer) connect(ctx context.Context, to link) (net.Conn, error) {
 		return nil, err
 	}
 	tcp, err := d.dial(ctx, host, port, to)
-	if err != nil || !to.key.TLS {
-		return tcp, dialError(ctx, err)
+	if err != nil {
+		return nil, dialError(ctx, err)
+	}
+	if !to.key.TLS {
+		return tcp, nil
 	}
 	to.by.connected(http1.AddressOf(tcp))
 	secure, err := http1.Handshake(ctx, tcp, d.secureOf(to.secure, host))
@@ -113,7 +117,7 @@ func dialError(ctx context.Context, err error) error {
 	return err
 }
 
-func (d *dialer) dial(ctx context.Context, host, port string, to link) (net.Conn, error) {
+func (d *dialer) dial(ctx context.Context, host, port string, to link) (*socket.Conn, error) {
 	addrs, err := d.allowed(ctx, host, port, to.open)
 	if err != nil {
 		return nil, err
@@ -152,21 +156,20 @@ func (d *dialer) allowed(ctx context.Context, host, port string, open []netip.Pr
 
 // race connects to the addresses in order, starting the next when one fails or has not answered for
 // dialStagger, and returns the first connection (RFC 8305 5). by may be nil.
-func race(ctx context.Context, addrs []netip.Addr, port string, by *attempt) (net.Conn, error) {
+func race(ctx context.Context, addrs []netip.Addr, port string, by *attempt) (*socket.Conn, error) {
 	if len(addrs) == 0 {
 		return nil, errors.New("host has no address")
 	}
 	type dialled struct {
 		addr netip.Addr
-		conn net.Conn
+		conn *socket.Conn
 		err  error
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan dialled)
-	var dialer net.Dialer
 	start := func(addr netip.Addr) {
-		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), port))
+		conn, err := socket.Dial(ctx, net.JoinHostPort(addr.String(), port))
 		select {
 		case done <- dialled{addr, conn, err}:
 		case <-ctx.Done():

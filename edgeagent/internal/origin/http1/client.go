@@ -47,7 +47,7 @@ type Key struct {
 // A Call is what a request needs besides itself.
 type Call struct {
 	Key Key
-	// Dial makes a connection: TCP, or what [Handshake] returned for one. Required.
+	// Dial makes a connection: a [*socket.Conn], or what [Handshake] returned for one. Required.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Connected is called with the address of the connection before the request is sent, and Sent
 	// afterwards. Both are called again if it is sent again. Default: nothing.
@@ -116,12 +116,7 @@ func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.R
 		closeBody(req)
 		return nil, err
 	}
-	cn, err := c.newConn(dialled, call.Key)
-	if err != nil {
-		closeBody(req)
-		return nil, err
-	}
-	resp, _, err := c.exchange(ctx, cn, req, call)
+	resp, _, err := c.exchange(ctx, c.newConn(dialled, call.Key), req, call)
 	return resp, err
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +31,7 @@ func newTestClient(t testing.TB) *Client {
 // call is a call to a server on loopback.
 func call(o *faultorigin.Origin) *Call {
 	return &Call{Key: Key{Host: o.Host()}, Dial: func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", o.Host())
+		return socket.Dial(ctx, o.Host())
 	}}
 }
 
@@ -220,7 +221,7 @@ func TestIdleConnectionsAreSwept(t *testing.T) {
 			defer l.Close()
 			c := newTestClient(t)
 			ask := &Call{Key: Key{Host: l.Addr().String()}, Dial: func(ctx context.Context) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+				return socket.Dial(ctx, l.Addr().String())
 			}}
 			var server net.Conn
 			var serving sync.WaitGroup
@@ -268,11 +269,7 @@ func TestBoundsOfIdleConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cn, err := c.newConn(dialled, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cn
+		return c.newConn(dialled, key)
 	}
 	one, other := Key{Host: "one.test:80"}, Key{Host: "other.test:80"}
 	first := dial(one)
@@ -295,7 +292,7 @@ func TestBoundsOfIdleConnections(t *testing.T) {
 		t.Error("an old one is used")
 	}
 	for i := range idleTotal + 1 {
-		c.keep(&conn{Conn: first.Conn, tcp: first.tcp, raw: first.raw, key: Key{Settings: string(rune('a' + i))}})
+		c.keep(&conn{Conn: first.Conn, tcp: first.tcp, key: Key{Settings: string(rune('a' + i))}})
 		now = now.Add(1)
 	}
 	if c.count != idleTotal || c.idle[Key{Settings: "a"}] != nil {

@@ -3,8 +3,6 @@ package http1
 import (
 	"bufio"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -12,41 +10,33 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
 // A conn is a connection to a server.
 type conn struct {
-	net.Conn // TCP, or TLS over it
+	net.Conn // tcp, or TLS over it
 	key      Key
-	tcp      net.Conn
-	raw      syscall.RawConn // of tcp
-	records  *records        // under TLS; nil in the clear
-	single   bool            // it is for one request only
-	until    time.Time       // after this it is given no more requests
-	since    time.Time       // since when it is idle
+	tcp      *socket.Conn
+	records  *records  // under TLS; nil in the clear
+	single   bool      // it is for one request only
+	until    time.Time // after this it is given no more requests
+	since    time.Time // since when it is idle
 }
 
 // newConn takes over a connection that Dial has made.
-func (c *Client) newConn(dialled net.Conn, key Key) (*conn, error) {
+func (c *Client) newConn(dialled net.Conn, key Key) *conn {
 	cn := &conn{
-		Conn: dialled, tcp: dialled, key: key, single: c.strays.known(key.Host),
+		Conn: dialled, key: key, single: c.strays.known(key.Host),
 		until: c.now().Add(ConnFor - rand.N(ConnFor/4)),
 	}
 	if secure, ok := dialled.(*tls.Conn); ok {
 		cn.records = secure.NetConn().(*records)
 		cn.tcp = cn.records.Conn
+	} else {
+		cn.tcp = dialled.(*socket.Conn)
 	}
-	socket, ok := cn.tcp.(syscall.Conn)
-	err := errors.ErrUnsupported
-	if ok {
-		cn.raw, err = socket.SyscallConn()
-	}
-	if err != nil {
-		cn.abort()
-		return nil, fmt.Errorf("connection to %s: %w", key.Host, err)
-	}
-	return cn, nil
+	return cn
 }
 
 // abort closes the connection at once, even while it is used.
@@ -78,12 +68,10 @@ func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
 	}
 	if start == "" && !ended {
 		// Under TLS this may be the record that ends it.
-		var sent string
-		if c.raw.Control(func(fd uintptr) { sent, ended = peek(fd) }) != nil {
-			return true
-		}
-		if ended = ended || sent != ""; c.records == nil {
-			start = sent
+		var b [partingLen]byte
+		n, err := c.tcp.Peek(b[:])
+		if ended = err != syscall.EAGAIN; c.records == nil {
+			start = string(b[:n])
 		}
 	}
 	if start != "" && !parting(start) {
@@ -99,12 +87,4 @@ const partingLen = len("HTTP/1.1 408")
 // long.
 func parting(start string) bool {
 	return len(start) == partingLen && strings.HasPrefix(start, "HTTP/1.") && strings.HasSuffix(start, " 408")
-}
-
-// peek returns the start of what a read would return, or that the connection has ended, or neither
-// if nothing has come yet.
-func peek(fd uintptr) (start string, ended bool) {
-	var b [partingLen]byte
-	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return string(b[:max(n, 0)]), n <= 0 && !errors.Is(err, unix.EAGAIN)
 }

@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"net"
 	"os"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
 // Handshake begins TLS over a TCP connection, in the way that a [Client] needs. If it fails, the
 // caller still owns tcp.
-func Handshake(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn, error) {
+func Handshake(ctx context.Context, tcp *socket.Conn, config *tls.Config) (net.Conn, error) {
 	secure := tls.Client(newRecords(tcp), config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, err
@@ -21,13 +23,13 @@ func Handshake(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn,
 // records passes TLS no byte beyond the record that it reads, so that a Client can see whether
 // another record has come.
 type records struct {
-	net.Conn
+	*socket.Conn
 	r    *bufio.Reader
 	rest int  // bytes left of the current record
 	dry  bool // reads return only what has come already
 }
 
-func newRecords(tcp net.Conn) *records { return &records{Conn: tcp, r: bufio.NewReader(tcp)} }
+func newRecords(tcp *socket.Conn) *records { return &records{Conn: tcp, r: bufio.NewReader(tcp)} }
 
 // recordHeader is how many bytes a record begins with: the type, the version and the length (RFC
 // 8446 5.1).
