@@ -78,7 +78,7 @@ type stream interface {
 	slow() // the handler may wait from here on
 	hasContent() bool
 	context() context.Context
-	leaving() <-chan struct{}
+	leaving() context.Context
 	interim(status int, fields []byte) error
 	reply(r *Reply) (sent int64, err error)
 }
@@ -93,11 +93,11 @@ func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
 // call Context.
 func (x *Exchange) Context() context.Context { return x.stream.context() }
 
-// Leaving returns a channel that is closed when the client of HTTP/1 has closed its side of the
-// connection. It may have nothing more to ask, which RFC 9112 9.6 allows, or be gone: TCP does not
-// show which until something is written. The channel is nil for HTTP/2, where a client that leaves
-// resets its stream.
-func (x *Exchange) Leaving() <-chan struct{} { return x.stream.leaving() }
+// Leaving returns a context that ends with Context, and also when the client of HTTP/1 has closed
+// its side of the connection. It may have nothing more to ask, which RFC 9112 9.6 allows, or be
+// gone: TCP does not show which until something is written. A client of HTTP/2 that leaves resets
+// its stream.
+func (x *Exchange) Leaving() context.Context { return x.stream.leaving() }
 
 // Interim sends an interim reply (RFC 9110 15.2) with a field list. A client of HTTP/1.0 knows none
 // and is sent none.

@@ -34,8 +34,9 @@ type h1 struct {
 	// While the handler watches the client, the connection is read on.
 	ctx    context.Context
 	cancel context.CancelFunc
-	left   chan struct{} // closed when the client closes its side
-	read   chan int      // how much was read meanwhile; nil if it is not read
+	left   context.Context // of ctx; leave is called when the client closes its side
+	leave  context.CancelFunc
+	read   chan int // how much was read meanwhile; nil if it is not read
 }
 
 var (
@@ -257,7 +258,7 @@ func (h *h1) context() context.Context {
 	return h.ctx
 }
 
-func (h *h1) leaving() <-chan struct{} {
+func (h *h1) leaving() context.Context {
 	h.watch()
 	return h.left
 }
@@ -272,7 +273,7 @@ func (h *h1) watch() {
 	h.slow()
 	c := h.c
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.left = make(chan struct{})
+	h.left, h.leave = context.WithCancel(h.ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancel = h.cancel
@@ -281,7 +282,7 @@ func (h *h1) watch() {
 	}
 	switch {
 	case h.eof != nil:
-		close(h.left)
+		h.leave()
 	case h.end < len(h.buf):
 		c.watched = h
 	}
@@ -294,7 +295,7 @@ func (h *h1) readOn() {
 		n, err := h.c.Read(h.buf[h.end:])
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			h.eof = err
-			close(h.left)
+			h.leave()
 			if !closed(err) {
 				h.cancel()
 			}
@@ -318,5 +319,5 @@ func (h *h1) unwatch() {
 		c.wire.SetReadDeadline(time.Time{})
 	}
 	h.cancel()
-	h.ctx, h.cancel, h.left, h.read = nil, nil, nil, nil
+	h.ctx, h.cancel, h.left, h.leave, h.read = nil, nil, nil, nil, nil
 }

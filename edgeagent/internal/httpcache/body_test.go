@@ -180,11 +180,12 @@ func TestFillOutlivesItsFirstClient(t *testing.T) {
 	second := r.fetching(bg, "/big", nil)
 	r.users("/big", 2)
 	leave()
+	r.users("/big", 1)
+	g.head <- struct{}{}
+	g.more <- 32 << 20
 	if got := <-first; got.reply.Outcome != Canceled {
 		t.Errorf("the first got %v", got.reply.Outcome)
 	}
-	g.head <- struct{}{}
-	g.more <- 32 << 20
 	if got := <-second; len(got.body) != 32<<20 || got.err != nil {
 		t.Errorf("the second: %d bytes, %v", len(got.body), got.err)
 	}

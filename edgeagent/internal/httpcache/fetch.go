@@ -40,8 +40,10 @@ const (
 
 var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
 
-// run makes the walk and publishes what it found.
-func (f *fill) run() {
+// find makes the walk and publishes what it found. It returns what is left to do then, nil if that
+// is nothing.
+func (f *fill) find() (rest func()) {
+	growStack()
 	var stored walk.Stored
 	if f.stored.ok {
 		stored = walk.Stored{
@@ -59,12 +61,12 @@ func (f *fill) run() {
 	switch res.Kind {
 	case walk.NotModified:
 		res.Response.Body.Close()
-		f.confirmed(res)
+		return f.confirmed(res)
 	case walk.Found:
-		f.found(res)
-	default:
-		f.ended(res)
+		return f.found(res)
 	}
+	f.ended(res)
+	return nil
 }
 
 // confirms reports whether a 304 is about what is stored.
@@ -97,7 +99,7 @@ func (f *fill) judgeResponse(
 }
 
 // confirmed brings the stored reply up to date with a 304.
-func (f *fill) confirmed(res *walk.Result) {
+func (f *fill) confirmed(res *walk.Result) (rest func()) {
 	old := f.stored.Head()
 	header := f.stored.origin()
 	// They are about the moment at which the old reply was made.
@@ -130,7 +132,10 @@ func (f *fill) confirmed(res *walk.Result) {
 	f.c.endings.drop(f.key)
 	f.c.metrics.fills.WithLabelValues("confirmed").Inc()
 	f.publish(r)
-	if r.detail != "" {
+	if r.detail == "" {
+		return nil
+	}
+	return func() {
 		f.waiting.Wait() // they may still use it, nobody after them
 		f.c.cfg.Store.Drop(f.stored.Entry)
 	}
@@ -236,7 +241,7 @@ func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 }
 
 // found publishes a file.
-func (f *fill) found(res *walk.Result) {
+func (f *fill) found(res *walk.Result) (rest func()) {
 	resp := res.Response
 	fresh, asked, came := f.judgeResponse(resp.Status, field.Map(resp.Header), res)
 	tags := rfc9111.Tags(resp.Header.Values)
@@ -274,10 +279,9 @@ func (f *fill) found(res *walk.Result) {
 	r.head = head
 	f.c.endings.drop(f.key)
 	if r.kind == resultPass {
-		f.pass(r, res.EarlierInconclusive)
-		return
+		return f.pass(r, res.EarlierInconclusive)
 	}
-	f.store(r)
+	return f.store(r)
 }
 
 // choseCoding reports whether the origin has chosen the reply by Accept-Encoding, even if its Vary
@@ -335,7 +339,7 @@ func (f *fill) holdsEarlier(step int) bool {
 
 // pass publishes a reply that is not stored: one request takes it, and the others, later ones too,
 // ask for themselves.
-func (f *fill) pass(r result, soon bool) {
+func (f *fill) pass(r result, soon bool) (rest func()) {
 	ttl := missTTL
 	if soon {
 		ttl = capped
@@ -343,39 +347,36 @@ func (f *fill) pass(r result, soon bool) {
 	f.c.misses.put(f.key, struct{}{}, f.c.cfg.Now(), ttl)
 	f.c.metrics.fills.WithLabelValues("passed").Inc()
 	f.publish(r)
-	f.waiting.Wait()
-	f.mu.Lock()
-	claimed := f.claimed
-	f.claimed = true
-	f.mu.Unlock()
-	if !claimed {
-		r.pass.Body.Close()
-		return
-	}
-	defer f.keepPace()()
-	select { // until then the body needs the fill's context
-	case <-f.passed:
-	case <-f.ctx.Done():
+	return func() {
+		f.waiting.Wait()
+		f.mu.Lock()
+		claimed := f.claimed
+		f.claimed = true
+		f.mu.Unlock()
+		if !claimed {
+			r.pass.Body.Close()
+			return
+		}
+		defer f.keepPace()()
+		select { // until then the body needs the fill's context
+		case <-f.passed:
+		case <-f.ctx.Done():
+		}
 	}
 }
 
-// store publishes a reply that is stored, and carries its body.
-func (f *fill) store(r result) {
+// store publishes a reply that is stored, with what of its body has come.
+func (f *fill) store(r result) (rest func()) {
 	f.c.misses.drop(f.key)
 	fill := f.c.cfg.Store.Begin(f.key, f.first.Revision)
 	if err := fill.Head(r.head); err != nil {
 		f.c.cfg.Logger.Error("reply cannot be stored", "path", r.head.Scope.Path, "err", err)
 		r.kind, r.pass, r.detail = resultPass, r.walk.Response, "head"
-		f.pass(r, false)
-		return
+		return f.pass(r, false)
 	}
 	r.object = fill
 	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
-	defer stop()
-	body := r.walk.Response.Body
-	defer body.Close()
 	buf := copyBuffers.Get().(*[copyBytes]byte)
-	defer copyBuffers.Put(buf)
 	var err error
 	if fill.Keeping() { // What has come with the head is there when the requests wake up.
 		var n int
@@ -386,7 +387,21 @@ func (f *fill) store(r result) {
 		f.carried.Add(int64(n))
 	}
 	f.publish(r)
-	f.waiting.Wait() // a reader that is there before bytes are dropped misses none
+	return func() {
+		defer stop()
+		defer r.walk.Response.Body.Close()
+		defer copyBuffers.Put(buf)
+		f.waiting.Wait() // a reader that is there before bytes are dropped misses none
+		f.settle(r, f.carryRest(r, buf, err))
+	}
+}
+
+// carryRest carries what of the body has not come when the last piece came with err. It returns
+// io.EOF if the body is whole.
+func (f *fill) carryRest(r result, buf *[copyBytes]byte, err error) error {
+	if err != nil {
+		return err
+	}
 	f.giveUp()
 	defer f.keepPace()()
 	for err == nil {
@@ -395,8 +410,13 @@ func (f *fill) store(r result) {
 			err = errAbandoned
 		}
 	}
+	return err
+}
+
+// settle stores a body, or drops it if it has ended with another error than io.EOF.
+func (f *fill) settle(r result, err error) {
 	if err == io.EOF {
-		_, err = fill.Commit()
+		_, err = r.object.Commit()
 	}
 	label := "stored"
 	switch {
@@ -409,7 +429,7 @@ func (f *fill) store(r result) {
 		}
 		// There are no readers left, or the cache is closed: neither is the origin's fault.
 		unwanted := errors.Is(err, errAbandoned) || errors.Is(err, errClosed) || errors.Is(err, objects.ErrUnread)
-		fill.Abort(err)
+		r.object.Abort(err)
 		f.cancel(err)
 		if !unwanted {
 			f.c.cfg.Logger.Warn("body cut", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)

@@ -3,7 +3,6 @@ package httpcache
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/http"
 	"net/netip"
 	"runtime"
@@ -13,7 +12,6 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
@@ -25,9 +23,10 @@ import (
 // fill is one walk for one variant of one key, and what comes of it. Any number of requests join
 // it. A fill belongs to none of its requests, and continues when they leave.
 //
-// run has a goroutine of its own. It publishes the result: it sets result, once, and closes
-// published. If the result is a body, run then copies it from the origin to the store, and the
-// requests read what has arrived.
+// find makes the walk and publishes the result: it sets result, once, and closes published. The
+// request that the fill was started for calls it, because that is quicker than to wake another
+// goroutine and to be woken by it. What is left to do then has a goroutine of its own: to copy a
+// body from the origin to the store, while the requests read what has arrived.
 type fill struct {
 	c      *Cache
 	ctx    context.Context
@@ -44,15 +43,13 @@ type fill struct {
 	onDisk  bool     // it began while the disk answered
 	// background: the fill refreshes a reply that is in use, whether or not a request waits for it.
 	background bool
-	interim    chan interim
+	interims   interims
 	published  chan struct{}
 	passed     chan struct{}  // closed when a body that is not stored was read
 	waiting    sync.WaitGroup // requests that waited for the result and have not taken what they need
 
 	// carried are the bytes of the body that have come.
 	carried atomic.Int64
-	// interims counts the interim replies that have come.
-	interims atomic.Int32
 
 	// result is set before published is closed, and not changed after.
 	result result
@@ -62,9 +59,11 @@ type fill struct {
 	users int
 	// claimed: a request has taken the body of a reply that is not stored.
 	claimed bool
-	// spare is how many more bytes run may carry while there are no users.
+	// spare is how many more bytes may be carried while there are no users.
 	spare int64
-	// over: run has returned.
+	// rest is what is left to do and may be put off, see putOff.
+	rest func()
+	// over: nothing is left to do.
 	over bool
 	// alone runs while there are no users. It has periods left, the last of which began when seen
 	// bytes had come.
@@ -129,8 +128,8 @@ type slot struct {
 	f *fill
 	// joined: the fill was started for another request.
 	joined bool
-	// waits: after it has published its result, run does not go on until the request has taken what
-	// it needs, or has left.
+	// waits: after it has published its result, the fill does not go on until the request has taken
+	// what it needs, or has left.
 	waits bool
 }
 
@@ -170,7 +169,8 @@ func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string)
 	}
 	f.users++
 	f.waiting.Add(1)
-	c.start(f, s)
+	f.interims.pass = q.Interim
+	c.register(f, s)
 	return slot{f: f, waits: true}, ""
 }
 
@@ -191,7 +191,8 @@ func (c *Cache) refresh(q *query, seen uint64) {
 	if f, _ := c.newFill(q, false); f != nil {
 		f.background = true
 		f.users++ // never abandoned: the reply is in use
-		c.start(f, s)
+		c.register(f, s)
+		go func() { f.finish(f.find()) }()
 	}
 }
 
@@ -236,75 +237,47 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	own.Header = own.sent
 	f = &fill{
 		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
-		onDisk:  !c.cfg.Store.Hung(),
-		interim: make(chan interim, maxInterim), published: make(chan struct{}), passed: make(chan struct{}),
+		onDisk:    !c.cfg.Store.Hung(),
+		published: make(chan struct{}), passed: make(chan struct{}),
 	}
 	if q.best.ok {
 		f.stored = q.best
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
-	f.ctx = origin.WithInterim(f.ctx, f.passOn)
+	f.ctx = origin.WithInterim(f.ctx, f.interims.add)
 	if parent := trace.SpanContextFromContext(q.ctx); parent.IsValid() {
 		f.ctx = trace.ContextWithRemoteSpanContext(f.ctx, parent)
 	}
 	return f, ""
 }
 
-// interim is an interim reply of an origin.
-type interim struct {
-	status int
-	fields []byte
+// register adds a fill to the register. Callers hold the shard's lock, and see to it that find and
+// then finish are called.
+func (c *Cache) register(f *fill, s *fillShard) {
+	c.wg.Add(1)
+	if f.solo {
+		return
+	}
+	if s.byKey == nil {
+		s.byKey = make(map[objects.Key][]*fill)
+	}
+	s.byKey[f.key] = append(s.byKey[f.key], f)
 }
 
-const (
-	// maxInterim is how many interim replies wait to be passed on; more at once are dropped,
-	// because none has to be sent.
-	maxInterim = 8
-	// mostInterim is how many a walk may get before it fails, because more are of no help to any
-	// client.
-	mostInterim = 32
-)
-
-var errInterim = errors.New("the origin sends nothing but interim replies")
-
-// passOn keeps an interim reply for the request that started the fill. Its error ends the walk.
-func (f *fill) passOn(status int, header map[string][]string) error {
-	if f.interims.Add(1) > mostInterim {
-		return errInterim
+// finish does what is left to do, if anything is, and gives back what the fill holds.
+func (f *fill) finish(rest func()) {
+	if rest != nil {
+		rest()
 	}
-	if status == http.StatusContinue {
-		return nil // it is about this edge's own request
+	f.mu.Lock()
+	f.over = true
+	if f.alone != nil {
+		f.alone.Stop()
 	}
-	header = maps.Clone(header)
-	rfc9111.Strip(header)
-	var fields []byte
-	for _, name := range sortedNames(header) {
-		for _, value := range header[name] {
-			fields = field.Append(fields, name, value)
-		}
-	}
-	select {
-	case f.interim <- interim{status, fields}:
-	default:
-	}
-	return nil
-}
-
-// start registers a fill and runs it. Callers hold the shard's lock.
-func (c *Cache) start(f *fill, s *fillShard) {
-	if !f.solo {
-		if s.byKey == nil {
-			s.byKey = make(map[objects.Key][]*fill)
-		}
-		s.byKey[f.key] = append(s.byKey[f.key], f)
-	}
-	c.wg.Go(func() {
-		growStack()
-		defer f.release()
-		defer f.cancel(nil)
-		defer f.finish()
-		f.run()
-	})
+	f.mu.Unlock()
+	f.cancel(nil)
+	f.release()
+	f.c.wg.Done()
 }
 
 // growStack makes room on a goroutine's stack for a walk. Otherwise the stack grows several times

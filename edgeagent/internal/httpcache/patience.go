@@ -86,13 +86,3 @@ func (f *fill) keepPace() (stop func()) {
 	})
 	return func() { timer.Stop() }
 }
-
-// finish stops the timers of a fill that has ended.
-func (f *fill) finish() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.over = true
-	if f.alone != nil {
-		f.alone.Stop()
-	}
-}

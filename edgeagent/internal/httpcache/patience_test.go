@@ -166,12 +166,12 @@ func TestWalkWithoutClientsEndsInTwoSeconds(t *testing.T) {
 	ctx, leave := context.WithCancel(bg)
 	first := r.fetching(ctx, "/x", nil)
 	r.users("/x", 1)
+	left := time.Now()
 	leave()
+	r.idle()
 	if got := <-first; got.reply.Outcome != Canceled {
 		t.Errorf("the client got %v", got.reply.Outcome)
 	}
-	left := time.Now()
-	r.idle()
 	if took := time.Since(left); took < r.cache.unreadTime*9/10 || took > r.cache.unreadTime+5*time.Second {
 		t.Errorf("ended after %v", took)
 	}
@@ -191,10 +191,10 @@ func TestWalkWithoutClientsFindsAnother(t *testing.T) {
 	g := newGate([]byte("x"), nil)
 	a.reply("/x", g.reply())
 	ctx, leave := context.WithCancel(bg)
-	first := r.fetching(ctx, "/x", nil)
+	r.fetching(ctx, "/x", nil)
 	r.users("/x", 1)
 	leave()
-	<-first
+	r.users("/x", 0)
 	second := r.fetching(bg, "/x", nil)
 	r.users("/x", 1)
 	timer := time.NewTimer(2 * r.cache.unreadTime)
@@ -368,8 +368,8 @@ func TestAdmitDecidesOnMissesAlone(t *testing.T) {
 // as long as others wait for it.
 func TestClientThatMayBeGone(t *testing.T) {
 	t.Parallel()
-	gone := make(chan struct{})
-	close(gone)
+	gone, leave := context.WithCancel(bg)
+	leave()
 	for _, tt := range []struct {
 		name   string
 		unread time.Duration
@@ -430,13 +430,14 @@ func TestClientThatMayBeGoneWaitsForNoRange(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 		<-release
 	}})
-	leaving := make(chan struct{})
+	leaving, leave := context.WithCancel(bg)
+	defer leave()
 	request := r.request("GET", "/x", http.Header{"Range": {"bytes=200-"}})
 	request.Leaving = leaving
 	done := make(chan *Reply, 1)
 	go func() { done <- r.cache.Serve(bg, request) }()
 	r.published("/x")
-	close(leaving)
+	leave()
 	reply := <-done
 	close(release)
 	if _, err := read(reply); reply.Status != 200 || err != nil {

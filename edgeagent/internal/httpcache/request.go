@@ -43,10 +43,11 @@ type Request struct {
 	// BeforeDisk is called before each access to the disk, because that may take long. nil: nothing
 	// is called.
 	BeforeDisk func()
-	// Leaving is closed when the client has closed its side of the connection. It may be gone, or
-	// may wait for its reply. It gets what is stored, but the edge fetches nothing that only this
-	// client waits for. nil: never.
-	Leaving <-chan struct{}
+	// Leaving ends with the context that [Cache.Serve] is given, and also when the client has
+	// closed its side of the connection. It may be gone then, or may wait for its reply. It gets
+	// what is stored, but the edge fetches nothing that only this client waits for. nil: it ends
+	// with that context.
+	Leaving context.Context
 	// Interim is given interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
 	// waits for the file, each with a field list; nil for nobody.
 	Interim func(status int, fields []byte)

@@ -76,6 +76,7 @@ type Cache struct {
 	running      fills
 	fillPlaces   *share.Pool[string]        // places, by account
 	clientPlaces *share.Pool[accountClient] // the same places, by who asked first
+	putOffs      putOffs
 	endings      *memory[ending]
 	misses       *memory[struct{}]
 
@@ -115,6 +116,7 @@ func New(cfg Config) (*Cache, error) {
 // not be used any more; bodies from the store stay readable.
 func (c *Cache) Close() {
 	c.cancel(errClosed)
+	c.putOffs.goOn()
 	c.wg.Wait()
 	if c.cfg.Registerer != nil {
 		c.cfg.Registerer.Unregister(c.metrics)
@@ -156,7 +158,8 @@ const maxAttempts = 4
 const maxAlone = 2
 
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx
-// also ends reads of the body.
+// also ends reads of the body. A request for which the walk is made returns when that has ended:
+// without any request that waits for it, a walk has 2 seconds.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)
 	q.ctx = ctx

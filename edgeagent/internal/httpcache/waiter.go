@@ -24,9 +24,18 @@ const waitAhead = 8 << 20
 func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again bool) {
 	w := waiter{c: c, ctx: ctx, q: q, slot: at}
 	defer w.f.leave()
-	defer w.done()
-	if !w.wait() {
-		return q.canceled(), false
+	if at.joined {
+		defer w.done()
+		if !w.wait() {
+			return q.canceled(), false
+		}
+	} else {
+		defer w.f.interims.end() // only after done: the client may be slow to take them
+		defer w.done()
+		if !w.lead() {
+			w.f.goOn()
+			return q.canceled(), false
+		}
 	}
 	q.now = c.cfg.Now()
 	q.reloaded = true
@@ -34,6 +43,9 @@ func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again b
 		q.vary = d.vary
 	}
 	r, again = w.answer()
+	if r == nil || r.Stream == nil || w.f.result.kind == resultConfirmed {
+		w.f.goOn() // no read of the reply does it
+	}
 	if again && ctx.Err() != nil {
 		return q.canceled(), false
 	}
@@ -46,31 +58,49 @@ func (q *query) canceled() *Reply {
 	return r
 }
 
-// wait waits for the result. It reports false if the client left before. The request that started
-// the fill gets the interim replies that come meanwhile. A client that may be gone does not count
-// as a user until the result is there.
+// wait waits for the result. It reports false if the client left before. A client that may be gone
+// does not count as a user until the result is there.
 func (w *waiter) wait() bool {
-	var interim <-chan interim
-	if w.q.Interim != nil && !w.joined {
-		interim = w.f.interim
+	defer w.uncounted()()
+	select {
+	case <-w.f.published:
+		return true
+	case <-w.ctx.Done():
+		return false
 	}
+}
+
+// lead makes the walk. It reports false if the client left meanwhile: the walk goes on then for as
+// long as one that no request waits for may, see startGrace, or as other requests wait for it.
+func (w *waiter) lead() bool {
+	f := w.f
+	defer w.uncounted()()
+	defer func() {
+		if !f.isPublished() { // a fault of this program, which ends no request but this one
+			f.ended(&walk.Result{Kind: walk.Failed, Status: http.StatusBadGateway})
+			f.finish(nil)
+		}
+	}()
+	rest := f.find()
+	if rest == nil {
+		f.finish(nil)
+	} else {
+		f.putOff(rest)
+	}
+	return w.ctx.Err() == nil
+}
+
+// uncounted does not count the client as a user of the fill from when it may be gone until counted
+// is called.
+func (w *waiter) uncounted() (counted func()) {
 	leaving := w.q.Leaving
-	for {
-		select {
-		case i := <-interim:
-			w.q.Interim(i.status, i.fields)
-		case <-leaving:
-			leaving = nil
-			w.f.removeUser()
-			defer w.f.addUser()
-		case <-w.f.published:
-			for len(interim) > 0 {
-				i := <-interim
-				w.q.Interim(i.status, i.fields)
-			}
-			return true
-		case <-w.ctx.Done():
-			return false
+	if leaving == nil {
+		leaving = w.ctx
+	}
+	stop := context.AfterFunc(leaving, w.f.removeUser)
+	return func() {
+		if !stop() {
+			w.f.addUser()
 		}
 	}
 }
@@ -190,16 +220,11 @@ func (w *waiter) measure(a *answer) error {
 		enough = min(enough, last+1)
 	}
 	w.done()
+	w.f.goOn()
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
 	if w.q.Leaving != nil {
-		go func() {
-			select {
-			case <-w.q.Leaving:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
+		defer context.AfterFunc(w.q.Leaving, cancel)()
 	}
 	size, ended, err := w.f.result.object.Await(ctx, enough)
 	if ended {
@@ -330,6 +355,9 @@ func (s fillSource) open(offset, length int64) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
+	if size, _ := s.f.result.object.Progress(); size <= offset {
+		s.f.goOn() // so that more comes
+	}
 	s.f.addUser()
 	if length == 0 {
 		length = -1 // the reader of an empty body too waits until it is stored
@@ -343,6 +371,7 @@ type fillBody struct {
 	reader *objects.Reader
 	f      *fill
 	rest   int64
+	begun  bool // something was read
 	closed bool
 }
 
@@ -353,6 +382,10 @@ func (b *fillBody) Read(p []byte) (int, error) {
 	if b.rest > 0 {
 		p = p[:min(int64(len(p)), b.rest)]
 	}
+	if b.begun {
+		b.f.goOn() // what had come with the head was sent
+	}
+	b.begun = true
 	n, err := b.reader.Read(p)
 	if b.rest > 0 {
 		b.rest -= int64(n)
@@ -365,6 +398,7 @@ func (b *fillBody) Close() error {
 		return os.ErrClosed
 	}
 	b.closed = true
+	b.f.goOn()
 	err := b.reader.Close()
 	b.f.leave()
 	return err
@@ -396,12 +430,14 @@ func (s *passSource) finish() {
 		s.done = true
 		s.body.Close()
 		close(s.w.f.passed)
+		s.w.f.goOn()
 	}
 }
 
 type passBody struct {
 	*passSource
-	rest int64
+	rest  int64
+	begun bool // something was read
 }
 
 func (b *passBody) Read(p []byte) (int, error) {
@@ -411,6 +447,10 @@ func (b *passBody) Read(p []byte) (int, error) {
 	if b.rest > 0 {
 		p = p[:min(int64(len(p)), b.rest)]
 	}
+	if b.begun {
+		b.w.f.goOn()
+	}
+	b.begun = true
 	n, err := b.body.Read(p)
 	b.w.f.carried.Add(int64(n))
 	if b.rest > 0 {

@@ -1,0 +1,55 @@
+package httpcache
+
+import (
+	"sync"
+	"time"
+)
+
+// What is left to do of a fill when its result is published is put off until the first client was
+// sent what came with the head, because even to wake a goroutine takes time that this client would
+// wait for. That is for putOffTime at most, however slow the client is: others read the file too.
+const putOffTime = 100 * time.Millisecond
+
+// putOffs are the fills that were put off in the last putOffTime.
+type putOffs struct {
+	mu    sync.Mutex
+	fills []*fill
+}
+
+func (p *putOffs) add(f *fill) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fills = append(p.fills, f)
+	if len(p.fills) == 1 {
+		time.AfterFunc(putOffTime, p.goOn)
+	}
+}
+
+func (p *putOffs) goOn() {
+	p.mu.Lock()
+	fills := p.fills
+	p.fills = nil
+	p.mu.Unlock()
+	for _, f := range fills {
+		f.goOn()
+	}
+}
+
+// putOff does what is left to do once goOn is called.
+func (f *fill) putOff(rest func()) {
+	f.mu.Lock()
+	f.rest = rest
+	f.mu.Unlock()
+	f.c.putOffs.add(f)
+}
+
+// goOn begins what was put off, if it has not begun.
+func (f *fill) goOn() {
+	f.mu.Lock()
+	rest := f.rest
+	f.rest = nil
+	f.mu.Unlock()
+	if rest != nil {
+		go f.finish(rest)
+	}
+}
