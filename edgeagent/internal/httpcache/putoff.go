@@ -50,6 +50,9 @@ func (f *fill) goOn() {
 	f.rest = nil
 	f.mu.Unlock()
 	if rest != nil {
-		go f.finish(rest)
+		go func() {
+			growStack()
+			f.finish(rest)
+		}()
 	}
 }

@@ -25,10 +25,15 @@ const (
 	maxResumes = 3
 )
 
+// firsts are the buffers of first pieces that were read whole; the others are left to the garbage
+// collector.
+var firsts = sync.Pool{New: func() any { return new([wholeRead]byte) }}
+
 // A stream is the body of one exchange. Each wait for a piece of it is bounded.
 type stream struct {
 	x        *exchange
-	first    []byte // what was read together with the head
+	buffer   *[wholeRead]byte // of firsts, nil once it is read
+	first    []byte           // what was read together with the head
 	err      error
 	reported sync.Once // that the result was recorded for the address
 }
@@ -39,12 +44,12 @@ func (s *stream) fill() error {
 	if length := s.x.resp.ContentLength; length > 0 && length <= wholeRead {
 		size = length
 	}
-	s.first = make([]byte, size)
+	s.buffer = firsts.Get().(*[wholeRead]byte)
 	n := 0
 	for n == 0 && s.err == nil {
-		n, s.err = s.receive(s.first)
+		n, s.err = s.receive(s.buffer[:size])
 	}
-	s.first = s.first[:n]
+	s.first = s.buffer[:n]
 	switch {
 	case n > 0 || s.err == nil || s.err == io.EOF:
 		return nil
@@ -67,7 +72,10 @@ func (s *stream) receive(p []byte) (int, error) {
 func (s *stream) Read(p []byte) (int, error) {
 	if len(s.first) > 0 {
 		n := copy(p, s.first)
-		s.first = s.first[n:]
+		if s.first = s.first[n:]; len(s.first) == 0 {
+			firsts.Put(s.buffer)
+			s.buffer, s.first = nil, nil
+		}
 		return n, nil
 	}
 	if s.err != nil {

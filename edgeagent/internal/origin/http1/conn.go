@@ -22,6 +22,7 @@ type conn struct {
 	single   bool      // it is for one request only
 	until    time.Time // after this it is given no more requests
 	since    time.Time // since when it is idle
+	peeked   [partingLen]byte
 }
 
 // newConn takes over a connection that Dial has made.
@@ -68,10 +69,9 @@ func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
 	}
 	if start == "" && !ended {
 		// Under TLS this may be the record that ends it.
-		var b [partingLen]byte
-		n, err := c.tcp.Peek(b[:])
+		n, err := c.tcp.Peek(c.peeked[:])
 		if ended = err != syscall.EAGAIN; c.records == nil {
-			start = string(b[:n])
+			start = string(c.peeked[:n])
 		}
 	}
 	if start != "" && !parting(start) {
