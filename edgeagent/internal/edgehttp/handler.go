@@ -11,7 +11,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -43,6 +42,7 @@ type handled struct {
 	holder  netip.Addr                            // the network of client, whom its places are counted for
 	waits   struct{ client, account *share.Held } // its places among those that wait for origins
 	account string                                // uid
+	known   *location                             // where it leads, nil if that was not known
 	// endpoint is nil until it is known.
 	endpoint *topology.Endpoint
 	entry    accessEntry
@@ -56,15 +56,19 @@ type handled struct {
 	sent     front.Reply
 }
 
-var exchanges = sync.Pool{New: func() any {
+func newExchange() *exchange {
 	x := new(exchange)
 	x.mayWait = func() { x.MayWait() }
 	return x
-}}
+}
 
 // serve answers one request.
 func (s *Server) serve(request *front.Exchange) {
-	x := exchanges.Get().(*exchange)
+	x, ok := request.Kept.(*exchange)
+	if !ok {
+		x = newExchange()
+	}
+	request.Kept = nil // until it is done
 	x.Exchange, x.client, x.outcome, x.id = request, s.client(request), outcomeRefused, newRequestID()
 	defer s.finish(x)
 	x.holder = listen.Client(x.client)
@@ -149,8 +153,9 @@ func (s *Server) finish(x *exchange) {
 		return
 	}
 	x.hit.Reset()
+	request := x.Exchange
 	x.handled, x.fields = handled{}, x.fields[:0]
-	exchanges.Put(x)
+	request.Kept = x
 }
 
 // note writes a request into the access log.
@@ -194,7 +199,7 @@ func (s *Server) answer(x *exchange) {
 	e := &x.entry
 	e.Revision = root.Revision()
 	known, hash := s.locations.find(x.Exchange, root)
-	if known != nil {
+	if x.known = known; known != nil {
 		x.asked.Target, x.asked.Key = known.target, known.key
 	} else if !s.locate(x, root) {
 		return

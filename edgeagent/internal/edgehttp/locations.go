@@ -36,6 +36,7 @@ type location struct {
 	authority, raw string     // as in the request
 	target         topology.Target
 	key            objects.Key
+	counted        atomic.Pointer[counted] // what its requests are counted with, nil before the first
 }
 
 func newLocations() *locations { return &locations{seed: maphash.MakeSeed()} }

@@ -36,7 +36,7 @@ type metrics struct {
 	endpoints           *series.Family
 	outcomesAt, bytesAt int
 	traffic             *traffic.Table
-	compiled            sync.Map // *topology.Endpoint to counted
+	compiled            sync.Map // *topology.Endpoint to *counted
 	revision            atomic.Int64
 }
 
@@ -176,14 +176,14 @@ func (m *metrics) observe(o outcome, status int, took time.Duration) {
 
 // of returns the counters of an endpoint, in the topology of a revision, by id and uid of its
 // account.
-func (m *metrics) of(account, uid string, endpoint *topology.Endpoint, revision int64) counted {
+func (m *metrics) of(account, uid string, endpoint *topology.Endpoint, revision int64) *counted {
 	if held := m.revision.Load(); revision != held && m.revision.CompareAndSwap(held, revision) {
 		m.compiled.Clear() // else it would keep endpoints that were compiled again since
 	}
 	if found, ok := m.compiled.Load(endpoint); ok {
-		return found.(counted)
+		return found.(*counted)
 	}
-	c := counted{m.endpoints.Of(account, endpoint.ID), m.traffic.Of(account, uid)}
+	c := &counted{m.endpoints.Of(account, endpoint.ID), m.traffic.Of(account, uid)}
 	m.compiled.Store(endpoint, c)
 	return c
 }
@@ -191,7 +191,7 @@ func (m *metrics) of(account, uid string, endpoint *topology.Endpoint, revision 
 // count counts a request whose endpoint is known, once it is answered.
 func (m *metrics) count(x *exchange) {
 	e := &x.entry
-	of := m.of(e.Account, x.account, x.endpoint, e.Revision)
+	of := x.known.counters(m, x)
 	of.series.Add(m.outcomesAt+int(x.outcome), 1)
 	if e.Bytes > 0 {
 		of.series.Add(m.bytesAt, uint64(e.Bytes))
@@ -200,6 +200,20 @@ func (m *metrics) count(x *exchange) {
 	if x.outcome == outcome(httpcache.NotFound) || x.outcome == outcome(httpcache.DefaultImage) {
 		of.account.Missing(x.endpoint.ID, e.Path)
 	}
+}
+
+// counters returns those that a request is counted with. l is nil if where it leads was not known.
+func (l *location) counters(m *metrics, x *exchange) *counted {
+	if l != nil {
+		if of := l.counted.Load(); of != nil {
+			return of
+		}
+	}
+	of := m.of(x.entry.Account, x.account, x.endpoint, x.entry.Revision)
+	if l != nil {
+		l.counted.Store(of)
+	}
+	return of
 }
 
 // Traffic returns what was counted of accounts since the last call, as [traffic.Table.Report] does.

@@ -63,7 +63,7 @@ var byLength = func() (all [32][]ID) {
 func IDOf(name string) ID {
 	if len(name) < len(byLength) {
 		for _, id := range byLength[len(name)] {
-			if names[id] == name || names[id][0]|0x20 == name[0]|0x20 && strings.EqualFold(names[id], name) {
+			if names[id][0]|0x20 == name[0]|0x20 && (names[id] == name || strings.EqualFold(names[id], name)) {
 				return id
 			}
 		}

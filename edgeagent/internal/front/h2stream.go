@@ -63,10 +63,10 @@ var streams = sync.Pool{New: func() any { return new(h2stream) }}
 // keep makes the memory of a stream, and that of the strings of its request, available to another
 // stream.
 func (h *h2conn) keep(st *h2stream) {
-	fields := st.x.Fields
+	fields, kept := st.x.Fields, st.x.Kept
 	fields.Reset()
 	*st = h2stream{}
-	st.x.Fields, st.text = fields, h.takeText()
+	st.x.Fields, st.x.Kept, st.text = fields, kept, h.takeText()
 	streams.Put(st)
 }
 

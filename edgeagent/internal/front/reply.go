@@ -230,9 +230,14 @@ func (h *h1) refuse(why *refusal) {
 // appendStatusLine appends a status line. Clients of HTTP/1.0 get HTTP/1.0, because more of them
 // understand that.
 func appendStatusLine(b []byte, v Version, status int) []byte {
-	if v < HTTP11 {
+	switch {
+	case v < HTTP11:
 		b = append(b, "HTTP/1.0 "...)
-	} else {
+	case status == 200:
+		return append(b, "HTTP/1.1 200 OK\r\n"...)
+	case status == 304:
+		return append(b, "HTTP/1.1 304 Not Modified\r\n"...)
+	default:
 		b = append(b, "HTTP/1.1 "...)
 	}
 	b = strconv.AppendInt(b, int64(status), 10)

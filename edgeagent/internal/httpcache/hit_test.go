@@ -12,7 +12,10 @@ import (
 	"time"
 	"unsafe"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // hits are requests that are answered from memory, each of a kind that takes another way through
@@ -89,6 +92,49 @@ func TestHitsAreAnsweredAtOnce(t *testing.T) {
 		reply.Close()
 		reply.Reset()
 		slow.Close()
+	}
+}
+
+// What replies of one second share is sent in that second only, and under the policy that it was
+// made for.
+func TestHitsOfOneSecond(t *testing.T) {
+	t.Parallel()
+	r, _ := warmHits(t)
+	policy := &topologyv1.CachePolicy{Mode: topologyv1.CachePolicy_OVERRIDE, DefaultTtl: durationpb.New(time.Hour)}
+	r.endpoint.Cache = policy
+	r.apply()
+	r.clock.add(time.Hour) // the files are revalidated, and stay for another hour
+	var reply Reply
+	shared := 0
+	for i := range 40 {
+		switch {
+		case i == 20:
+			policy.BrowserTtl = durationpb.New(time.Minute)
+			r.apply()
+		case i%4 == 3:
+			r.clock.add(400 * time.Millisecond)
+		}
+		for _, hit := range hits {
+			slow := r.serve(hit.method, hit.path, hit.fields)
+			slow.Close()
+			if slow.Outcome != Hit || !r.cache.Hit(r.request(hit.method, hit.path, hit.fields), &reply) {
+				continue // it was revalidated
+			}
+			if got := reply.Shared; got != nil {
+				if len(reply.Fields) == 0 {
+					shared++
+				}
+				reply.Fields = slices.Concat(got.Fields, reply.Fields)
+			}
+			if !bytes.Equal(reply.Fields, slow.Fields) {
+				t.Errorf("%s, %d: %q, and otherwise %q", hit.name, i, reply.Fields, slow.Fields)
+			}
+			reply.Close()
+			reply.Reset()
+		}
+	}
+	if shared == 0 {
+		t.Error("nothing was shared")
 	}
 }
 

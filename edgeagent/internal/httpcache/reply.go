@@ -14,6 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
 // Reply is what to send to a client. The caller writes the head, sends the body, and closes the
@@ -55,7 +56,8 @@ type Reply struct {
 	source entrySource                // of a body that is stored
 }
 
-// Shared are the fields that all replies with the same part of one stored file have.
+// Shared are the fields that all replies with the same part of one stored file have, or all of one
+// second.
 type Shared struct {
 	// Fields is a field list. Nobody may change it.
 	Fields []byte
@@ -282,24 +284,57 @@ func (c content) describes(name string) bool {
 
 // head sets the fields of a reply.
 func (q *query) head(r *Reply, a *answer, has content) {
-	if q.shares && !a.varies {
-		r.Shared = a.shared.of(a, has)
-		r.Fields = q.appendOwn(r.Fields, a)
+	if !q.shares || a.varies {
+		r.Fields = q.appendHead(r.Fields, a, has)
 		return
 	}
-	r.Fields = q.appendHead(r.Fields, a, has)
+	shared := a.shared.of(a, has)
+	if r.Shared = shared.of(q, a); r.Shared == nil {
+		r.Shared, r.Fields = &shared.Shared, q.appendOwn(r.Fields, a)
+	}
 }
 
 // sharedHeads are those of one stored file, made when they are first sent.
-type sharedHeads [contents]atomic.Pointer[Shared]
+type sharedHeads [contents]atomic.Pointer[sharedHead]
 
-func (s *sharedHeads) of(a *answer, has content) *Shared {
+func (s *sharedHeads) of(a *answer, has content) *sharedHead {
 	shared := s[has].Load()
 	if shared == nil {
-		shared = &Shared{Fields: a.appendAcceptRanges(a.appendShown(nil, has), has)}
+		shared = &sharedHead{Shared: Shared{Fields: a.appendAcceptRanges(a.appendShown(nil, has), has)}}
 		s[has].Store(shared)
 	}
 	return shared
+}
+
+// sharedHead is what all replies have, whenever they are sent.
+type sharedHead struct {
+	Shared
+	now  atomic.Pointer[momentHead]
+	last atomic.Int64 // one more than the age of the last reply that now was not for
+}
+
+// momentHead is what all replies of one second have, with what [query.appendOwn] appends.
+type momentHead struct {
+	Shared
+	age, ttl int64
+	policy   *cachepolicy.Policy
+}
+
+// of returns the head of a hit's second, nil for the first hit in it: most files are not asked for
+// twice in a second.
+func (s *sharedHead) of(q *query, a *answer) *Shared {
+	age, ttl := rfc9111.Seconds(a.verdict.Age), rfc9111.CeilSeconds(a.cache.TTL)
+	now := s.now.Load()
+	if now != nil && now.age == age && now.ttl == ttl && now.policy == q.policy {
+		return &now.Shared
+	}
+	if s.last.Swap(age+1) != age+1 {
+		return nil
+	}
+	now = &momentHead{age: age, ttl: ttl, policy: q.policy}
+	now.Fields = q.appendOwn(slices.Clone(s.Fields), a)
+	s.now.Store(now)
+	return &now.Shared
 }
 
 // appendHead appends the fields of a reply.

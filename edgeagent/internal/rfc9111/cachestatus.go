@@ -62,7 +62,7 @@ func (c CacheStatus) Append(dst []byte) []byte {
 	}
 	if c.HasTTL {
 		dst = append(dst, "; ttl="...)
-		dst = strconv.AppendInt(dst, int64(ceilSeconds(c.TTL)), 10)
+		dst = strconv.AppendInt(dst, CeilSeconds(c.TTL), 10)
 	}
 	if c.Detail != "" {
 		dst = append(dst, "; detail="...)
@@ -71,11 +71,11 @@ func (c CacheStatus) Append(dst []byte) []byte {
 	return dst
 }
 
-// ceilSeconds rounds up, because an age is rounded down and both together are the lifetime.
-func ceilSeconds(d time.Duration) time.Duration {
+// CeilSeconds rounds up, because an age is rounded down and both together are the lifetime.
+func CeilSeconds(d time.Duration) int64 {
 	s := d / time.Second
 	if d > s*time.Second {
 		s++
 	}
-	return s
+	return int64(s)
 }

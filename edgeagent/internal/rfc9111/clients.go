@@ -35,8 +35,11 @@ func AppendPublic(dst []byte, d time.Duration) []byte {
 
 // AppendSeconds appends d as delta-seconds, never negative.
 func AppendSeconds(dst []byte, d time.Duration) []byte {
-	return strconv.AppendInt(dst, int64(max(d, 0)/time.Second), 10)
+	return strconv.AppendInt(dst, Seconds(d), 10)
 }
+
+// Seconds returns the whole seconds of a time, as ages are sent.
+func Seconds(d time.Duration) int64 { return int64(max(d, 0) / time.Second) }
 
 // CapMaxAge rewrites a Cache-Control so that it grants clients at most limit: for a reply that a
 // later origin supplied while an earlier one could not be asked, and which edgewalk may not store.

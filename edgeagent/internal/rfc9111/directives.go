@@ -186,7 +186,16 @@ func deltaSeconds(s string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-func trim(s string) string     { return strings.Trim(s, " \t") }
+func trim(s string) string {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	for len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
 func trimLeft(s string) string { return strings.TrimLeft(s, " \t") }
 
 // isToken reports whether s is a token (RFC 9110 5.6.2), as field names are.

@@ -113,13 +113,14 @@ func WeakMatch(a, b string) bool {
 // listMatches reports whether a list of entity tags, or "*", holds etag. "*" stands for any reply
 // there is.
 func listMatches(list, etag string, match func(a, b string) bool) bool {
-	if trim(list) == "*" {
+	whole := trim(list)
+	if whole == "*" {
 		return true
 	}
 	if etag == "" {
 		return false
 	}
-	if match(trim(list), etag) {
+	if match(whole, etag) {
 		return true // without quotes, a comma may be part of a tag
 	}
 	for list != "" {
