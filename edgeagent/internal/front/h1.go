@@ -207,6 +207,7 @@ func (h *h1) more() bool {
 		h.head.reset() // its strings lie in the buffer before
 	}
 	n, err := h.c.Read(h.buf[h.end:])
+	h.x.next = time.Time{} // the rest of the request may have come much later
 	h.end += n
 	h.eof = err
 	return n > 0

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -183,6 +184,44 @@ func TestManyPipelinedRequests(t *testing.T) {
 				t.Errorf("the last reply of %d ends with %q", n, got[max(0, len(got)-20):])
 			}
 		}
+	}
+}
+
+// A client that has sent many requests at once does not have them all answered before the others
+// of its loop get their turn.
+func TestManyRequestsAtOnceWaitForOthers(t *testing.T) {
+	t.Parallel()
+	held, release, before := make(chan struct{}), make(chan struct{}), make(chan int64, 1)
+	var answered atomic.Int64
+	r := newRig(t, func(x *Exchange) {
+		switch x.Target {
+		case "/hold": // so that all has come when the loop goes on
+			close(held)
+			<-release
+		case "/many":
+			answered.Add(1)
+		case "/one":
+			before <- answered.Load()
+		}
+		x.Reply(&Reply{Status: 200, Mem: []byte("a")})
+	}, nil)
+	// Each loop gets its connections in turn.
+	loops := runtime.GOMAXPROCS(0)
+	conns := make([]net.Conn, 2*loops+1)
+	for i := range conns {
+		conns[i] = r.dial(nil)
+	}
+	const many = 40
+	get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a.test\r\n\r\n" }
+	const line, end = "GET /many HTTP/1.1\r\nHost: a.test\r\nX-A: ", "\r\n\r\n"
+	long := line + strings.Repeat("a", firstRead/4-len(line)-len(end)) + end // four fill what is read at once
+	io.WriteString(conns[0], get("/hold"))
+	<-held
+	io.WriteString(conns[loops], strings.Repeat(long, many))
+	io.WriteString(conns[2*loops], get("/one"))
+	close(release)
+	if n := <-before; n == 0 || n == many {
+		t.Errorf("%d requests were answered before", n)
 	}
 }
 

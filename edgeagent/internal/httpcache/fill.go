@@ -283,7 +283,7 @@ func (f *fill) finish(rest func()) {
 // growStack makes room on a goroutine's stack for a walk or a commit. Otherwise the stack grows
 // several times on the way, and what is on it by then is copied each time.
 //
-// go:noinline
+//go:noinline
 func growStack() {
 	var room [12 << 10]byte
 	runtime.KeepAlive(&room)

@@ -106,12 +106,12 @@ func TestHitsOfOneSecond(t *testing.T) {
 	r.clock.add(time.Hour) // the files are revalidated, and stay for another hour
 	var reply Reply
 	shared := 0
-	for i := range 40 {
+	for i := range 400 {
 		switch {
-		case i == 20:
+		case i == 220:
 			policy.BrowserTtl = durationpb.New(time.Minute)
 			r.apply()
-		case i%4 == 3:
+		case i%50 == 49:
 			r.clock.add(400 * time.Millisecond)
 		}
 		for _, hit := range hits {
@@ -133,8 +133,8 @@ func TestHitsOfOneSecond(t *testing.T) {
 			reply.Reset()
 		}
 	}
-	if shared == 0 {
-		t.Error("nothing was shared")
+	if shared < 100 {
+		t.Errorf("%d were shared", shared)
 	}
 }
 

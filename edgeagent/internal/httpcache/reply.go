@@ -54,6 +54,7 @@ type Reply struct {
 	rest   func(sent int64) io.Reader // readOn, without a new closure for each reply
 	body   part                       // the source of Mem, File and Stream
 	source entrySource                // of a body that is stored
+	query  *query                     // memory for [Cache.Hit]
 }
 
 // Shared are the fields that all replies with the same part of one stored file have, or all of one
@@ -98,9 +99,9 @@ func (r *Reply) readOn(sent int64) io.Reader {
 
 // Reset makes r a zero Reply, but keeps memory for the next use. r must not have moved.
 func (r *Reply) Reset() {
-	fields, rest := r.Fields[:0], r.rest
+	fields, rest, q := r.Fields[:0], r.rest, r.query
 	*r = Reply{}
-	r.Fields, r.rest = fields, rest
+	r.Fields, r.rest, r.query = fields, rest, q
 }
 
 // part is a body, or a part of one: one of mem, file and stream.
@@ -310,7 +311,7 @@ func (s *sharedHeads) of(a *answer, has content) *sharedHead {
 type sharedHead struct {
 	Shared
 	now  atomic.Pointer[momentHead]
-	last atomic.Int64 // one more than the age of the last reply that now was not for
+	hits atomic.Int64 // how many of one age there were that now was not for, behind that age
 }
 
 // momentHead is what all replies of one second have, with what [query.appendOwn] appends.
@@ -320,15 +321,23 @@ type momentHead struct {
 	policy   *cachepolicy.Policy
 }
 
-// of returns the head of a hit's second, nil for the first hit in it: most files are not asked for
-// twice in a second.
+// manyHits is how many hits of one second it takes to save the time that a [momentHead] takes to
+// make.
+const manyHits = 16
+
+// of returns the head of a hit's second, nil for the first manyHits in it.
 func (s *sharedHead) of(q *query, a *answer) *Shared {
 	age, ttl := rfc9111.Seconds(a.verdict.Age), rfc9111.CeilSeconds(a.cache.TTL)
 	now := s.now.Load()
 	if now != nil && now.age == age && now.ttl == ttl && now.policy == q.policy {
 		return &now.Shared
 	}
-	if s.last.Swap(age+1) != age+1 {
+	hits := s.hits.Load() + 1
+	if hits/manyHits != age {
+		hits = age * manyHits
+	}
+	s.hits.Store(hits)
+	if hits%manyHits < manyHits-1 {
 		return nil
 	}
 	now = &momentHead{age: age, ttl: ttl, policy: q.policy}

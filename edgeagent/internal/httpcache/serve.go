@@ -123,22 +123,21 @@ func (c *Cache) Close() {
 	}
 }
 
-// queries is the pool of queries for [Cache.Hit].
-var queries = sync.Pool{New: func() any { return new(query) }}
-
 // Hit answers a request from the store if that can be done at once: without an origin, and without
 // anything that outlives the call or waits for others. It keeps no string of the request, so those
 // may lie in memory that is then used again. If it reports false, the request is for [Cache.Serve],
 // which may keep all strings. reply is a zero one, or was reset.
 func (c *Cache) Hit(r *Request, reply *Reply) bool {
-	q := queries.Get().(*query)
+	if reply.query == nil {
+		reply.query = new(query)
+	}
+	q := reply.query
 	defer func() {
 		clear(q.lines[:cap(q.lines)])
 		clear(q.entries)
 		kept := q.scratch
 		*q = query{}
 		q.scratch = kept
-		queries.Put(q)
 	}()
 	c.begin(q, r)
 	q.shares = true
