@@ -358,6 +358,8 @@ func (s *Server) own(x *exchange) *httpcache.Request {
 	t := &asked.Target
 	own(t)
 	asked.Method, asked.Fields, asked.Leaving, asked.BeforeDisk = x.Method, &fields, x.Leaving(), nil
+	// What a client of HTTP/2 has given up must not count among what it may ask for at once.
+	asked.Stays = x.Version < front.HTTP2
 	asked.Admit = func() bool { return s.admit(x) }
 	x.entry.Host, x.entry.Path, x.query = t.Host, t.Path, t.Query
 	return &asked

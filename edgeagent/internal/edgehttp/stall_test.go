@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,67 @@ func TestClientThatTakesNothing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A client that does not want as many files any more as it may ask for at once gets others at once
+// on the same connection, also while origins are still asked for those.
+func TestClientThatChangesItsMind(t *testing.T) {
+	t.Parallel()
+	const most = 128 // SETTINGS_MAX_CONCURRENT_STREAMS
+	var asked atomic.Int64
+	release := make(chan struct{})
+	e := newEdge(t, nil)
+	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/a.txt" {
+			asked.Add(1)
+			<-release
+		}
+		oneFile(w, r)
+	})))
+	defer close(release)
+	e.get("shared.test", "/acme/a.txt")
+	var paths []string
+	for i := range most {
+		paths = append(paths, fmt.Sprintf("/acme/slow%d", i))
+	}
+	unwanted := e.windowless("shared.test", paths...)
+	e.await("origins are asked for all", func() bool { return asked.Load() == most })
+	others := e.crowd() // Because others wait too, the walks last.
+	defer others.leave()
+	for i, path := range paths {
+		others.ask(path, fmt.Sprintf("192.0.2.%d", i+1))
+	}
+	e.await("others wait too", func() bool { return e.metric("edgewalk_edge_requests_in_flight") == 2*most })
+	var err error
+	for i := range most {
+		err = errors.Join(err, unwanted.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel))
+	}
+	var head bytes.Buffer
+	encoder := hpack.NewEncoder(&head)
+	for _, f := range [][2]string{
+		{":method", "HEAD"}, {":scheme", "https"}, {":authority", "shared.test"}, {":path", "/acme/a.txt"},
+	} {
+		encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	// A stream is refused as long as those that were reset are still under way.
+	for wanted := uint32(2*most + 1); ; wanted += 2 {
+		err = errors.Join(err, unwanted.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: wanted, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true,
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame, err := unwanted.ReadFrame()
+		for err == nil && frame.Header().StreamID != wanted {
+			frame, err = unwanted.ReadFrame()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if frame.Header().Type == http2.FrameHeaders {
+			return
+		}
+	}
 }
 
 // windowless asks for paths of a host on streams of one HTTP/2 connection, which give the edge no

@@ -23,10 +23,10 @@ import (
 // fill is one walk for one variant of one key, and what comes of it. Any number of requests join
 // it. A fill belongs to none of its requests, and continues when they leave.
 //
-// find makes the walk and publishes the result: it sets result, once, and closes published. The
-// request that the fill was started for calls it, because that is quicker than to wake another
-// goroutine and to be woken by it. What is left to do then has a goroutine of its own: to copy a
-// body from the origin to the store, while the requests read what has arrived.
+// find makes the walk and publishes the result: it sets result, once, and closes published. If it
+// can, the request that the fill was started for calls it, because that is quicker than to wake
+// another goroutine and to be woken by it. What is left to do then has a goroutine of its own: to
+// copy a body from the origin to the store, while the requests read what has arrived.
 type fill struct {
 	c      *Cache
 	ctx    context.Context
@@ -128,6 +128,8 @@ type slot struct {
 	f *fill
 	// joined: the fill was started for another request.
 	joined bool
+	// leads: the request has to make the walk.
+	leads bool
 	// waits: after it has published its result, the fill does not go on until the request has taken
 	// what it needs, or has left.
 	waits bool
@@ -171,7 +173,10 @@ func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string)
 	f.waiting.Add(1)
 	f.interims.pass = q.Interim
 	c.register(f, s)
-	return slot{f: f, waits: true}, ""
+	if !q.Stays {
+		go func() { f.finish(f.find()) }()
+	}
+	return slot{f: f, leads: q.Stays, waits: true}, ""
 }
 
 // refresh starts a fill that no request waits for, unless one for the same reply is running, or

@@ -53,6 +53,33 @@ func TestFirstClientThatReadsNothing(t *testing.T) {
 	}
 }
 
+// A request that does not stay ends when its client leaves, and its walk goes on.
+func TestRequestThatDoesNotStay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	g := newGate([]byte("file"), http.Header{"Cache-Control": {"max-age=60"}})
+	a.reply("/x", g.reply())
+	request := r.request("GET", "/x", nil)
+	request.Stays = false
+	ctx, leave := context.WithCancel(bg)
+	first := make(chan *Reply)
+	go func() { first <- r.cache.Serve(ctx, request) }()
+	r.users("/x", 1)
+	other := r.fetching(bg, "/x", nil)
+	r.users("/x", 2)
+	leave()
+	if reply := <-first; reply.Outcome != Canceled {
+		t.Errorf("the first got %v", reply.Outcome)
+	}
+	g.head <- struct{}{}
+	g.more <- 4
+	if got := <-other; got.body != "file" || got.err != nil || a.requests() != 1 {
+		t.Errorf("the other got %q, %v", got.body, got.err)
+	}
+	r.idle()
+}
+
 // A client that is slow to take interim replies waits for them alone.
 func TestClientThatTakesNoInterimReply(t *testing.T) {
 	t.Parallel()

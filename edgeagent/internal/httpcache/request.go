@@ -48,6 +48,10 @@ type Request struct {
 	// what is stored, but the edge fetches nothing that only this client waits for. nil: it ends
 	// with that context.
 	Leaving context.Context
+	// Stays says that it costs little if the request goes on after its client has left: it makes
+	// the walk itself, which is quicker, and ends with it. Else the walk has a goroutine of its
+	// own.
+	Stays bool
 	// Interim is given interim replies (RFC 9110 15.2) that origins send while [Cache.Serve]
 	// waits for the file, each with a field list; nil for nobody.
 	Interim func(status int, fields []byte)

@@ -238,7 +238,7 @@ func (r *rig) request(method, url string, header http.Header) *Request {
 	}
 	return &Request{
 		Method: method, Request: walk.Request{Target: target, Revision: r.revision, Epoch: "test"},
-		Fields: linesOf(header),
+		Fields: linesOf(header), Stays: true,
 	}
 }
 

@@ -157,7 +157,7 @@ const maxAttempts = 4
 const maxAlone = 2
 
 // Serve answers a request. It returns when the head of the reply is known, or when ctx ends; ctx
-// also ends reads of the body. A request for which the walk is made returns when that has ended:
+// also ends reads of the body. A request that Stays and makes the walk returns when that has ended:
 // without any request that waits for it, a walk has 2 seconds.
 func (c *Cache) Serve(ctx context.Context, r *Request) *Reply {
 	q := c.newQuery(r)

@@ -24,18 +24,17 @@ const waitAhead = 8 << 20
 func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again bool) {
 	w := waiter{c: c, ctx: ctx, q: q, slot: at}
 	defer w.f.leave()
-	if at.joined {
-		defer w.done()
-		if !w.wait() {
-			return q.canceled(), false
-		}
-	} else {
+	if !at.joined {
 		defer w.f.interims.end() // only after done: the client may be slow to take them
-		defer w.done()
-		if !w.lead() {
-			w.f.goOn()
-			return q.canceled(), false
-		}
+	}
+	defer w.done()
+	comes := w.wait
+	if at.leads {
+		comes = w.lead
+	}
+	if !comes() {
+		w.f.goOn()
+		return q.canceled(), false
 	}
 	q.now = c.cfg.Now()
 	q.reloaded = true
