@@ -174,7 +174,7 @@ func (c *Cache) join(q *query, seen uint64, solo bool) (at slot, refused string)
 	f.interims.pass = q.Interim
 	c.register(f, s)
 	if !q.Stays {
-		go func() { f.finish(f.find()) }()
+		go f.run()
 	}
 	return slot{f: f, leads: q.Stays, waits: true}, ""
 }
@@ -197,7 +197,7 @@ func (c *Cache) refresh(q *query, seen uint64) {
 		f.background = true
 		f.users++ // never abandoned: the reply is in use
 		c.register(f, s)
-		go func() { f.finish(f.find()) }()
+		go f.run()
 	}
 }
 
@@ -268,6 +268,9 @@ func (c *Cache) register(f *fill, s *fillShard) {
 	}
 	s.byKey[f.key] = append(s.byKey[f.key], f)
 }
+
+// run makes the walk and does what is left to do then.
+func (f *fill) run() { f.finish(f.find()) }
 
 // finish does what is left to do, if anything is, and gives back what the fill holds.
 func (f *fill) finish(rest func()) {
