@@ -105,9 +105,9 @@ func (x *Exchange) Leaving() context.Context { return x.stream.leaving() }
 // and is sent none.
 func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.interim(status, fields) }
 
-// Reply sends the reply, and returns how many bytes of its body were sent, when the client or the
-// kernel has all of them. An error says that the client did not get the whole reply; the client can
-// see that.
+// Reply sends the reply, and returns how many bytes of its body were sent: the client or the kernel
+// has them, or they are in memory and leave when the handler has returned. An error says that the
+// client did not get the whole reply; the client can see that.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
 // Took returns how long the request has taken. The handler calls it when it is done: the next
@@ -135,7 +135,8 @@ func (x *Exchange) Own() {
 	x.Method, x.Target, x.Authority = all[:n], all[n:m], all[m:]
 }
 
-// Reply is a reply to send. Its memory belongs to the handler again when [Exchange.Reply] returns.
+// Reply is a reply to send. Its memory, but for Mem, belongs to the handler again when
+// [Exchange.Reply] returns.
 type Reply struct {
 	Status int
 	// Block is sent before Fields; nil for none.
@@ -150,7 +151,7 @@ type Reply struct {
 
 	// The body is one of these. It is not sent where none may be: to HEAD, and with 204 and 304.
 
-	// Mem is the body.
+	// Mem is the body. Nobody may change it any more.
 	Mem []byte
 	// File holds the body at Offset. Its position is neither used nor changed. The body is cut
 	// where it cannot be read, unless Unsent returns the rest.

@@ -26,8 +26,10 @@ type h1 struct {
 	eof   error  // the error of the last read, after which nothing more comes
 
 	out     []byte // the head of the reply
-	keep    bool   // another request may follow
-	linger  bool   // the client may be sending bytes that will not be read
+	unsent  bool   // out and body are left for flush
+	body    []byte
+	keep    bool // another request may follow
+	linger  bool // the client may be sending bytes that will not be read
 	replied bool
 	whole   bool // the reply was sent
 
@@ -148,7 +150,8 @@ func (c *conn) tryFirst(fd uintptr) bool {
 }
 
 // serve answers the request that begins in the buffer, and the following ones in it. It reports
-// whether the connection stays open; the buffer is empty then.
+// whether the connection stays open; the buffer is empty then, and the last reply may be left for
+// flush.
 func (h *h1) serve(first bool) (goesOn bool) {
 	c := h.c
 	for timed := first; ; {
@@ -163,6 +166,9 @@ func (h *h1) serve(first bool) (goesOn bool) {
 			}
 			if h.end == 0 && h.eof == nil {
 				return true
+			}
+			if !h.flush() {
+				return false
 			}
 			timed = false
 			continue
@@ -248,6 +254,9 @@ func (h *h1) answer() bool {
 
 // slow implements stream.
 func (h *h1) slow() {
+	if !h.flush() {
+		h.whole = false
+	}
 	h.c.waited = true
 	h.c.detach()
 }

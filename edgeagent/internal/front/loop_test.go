@@ -2,17 +2,23 @@ package front
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/await"
 )
 
 // ask asks for a path on a connection and returns the body.
@@ -251,6 +257,163 @@ func TestFaultEndsOneConnection(t *testing.T) {
 			if got := ask(t, other, "/"); got != "well" {
 				t.Errorf("%q", got)
 			}
+		}
+	}
+}
+
+// Requests that come at once are read and answered together, and still have nothing to do with each
+// other: whatever becomes of one, the others get their replies, whole and in order.
+func TestRequestsThatComeAtOnce(t *testing.T) {
+	t.Parallel()
+	var held atomic.Int64
+	hold, rest := make(chan struct{}), make(chan struct{})
+	large := strings.Repeat("0123456789abcde\n", 900)
+	r := newRig(t, func(x *Exchange) {
+		body := strings.Clone(x.Target)
+		switch path, _, _ := strings.Cut(body, "?"); path {
+		case "/hold": // its loop too
+			held.Add(1)
+			<-hold
+		case "/wait":
+			x.MayWait()
+			<-rest
+		case "/then-wait":
+			x.Reply(&Reply{Status: 200, Mem: []byte(body)})
+			x.MayWait()
+			<-rest
+			return
+		case "/fault":
+			panic("as the test wants it")
+		case "/large":
+			body = large
+		}
+		x.Reply(&Reply{Status: 200, Mem: []byte(body)})
+	}, func(cfg *Config) { cfg.Panicked = func(any, []byte) {} })
+	get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a.test\r\n\r\n" }
+	type client struct {
+		net.Conn
+		sent, later string
+		half        bool // nothing follows
+		want        []string
+		waits       bool // until all others have their replies
+		closed      bool // by the server
+	}
+	var clients []*client
+	many := func(path string, n int) *client {
+		return &client{sent: strings.Repeat(get(path), n), want: slices.Repeat([]string{path}, n)}
+	}
+	for i := range 8 * runtime.GOMAXPROCS(0) {
+		own := fmt.Sprintf("?%d", i)
+		last := strings.Replace(get("/last"+own), "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+		clients = append(clients,
+			many("/one"+own, 1), many("/some"+own, 3), many("/many"+own, 500),
+			&client{sent: get("/large" + own), want: []string{large}},
+			&client{sent: get("/wait" + own), want: []string{"/wait" + own}, waits: true},
+			&client{sent: get("/then-wait" + own), want: []string{"/then-wait" + own}},
+			&client{sent: get("/before"+own) + get("/wait"+own), want: []string{"/before" + own, "/wait" + own}, waits: true},
+			&client{sent: get("/before"+own) + get("/fault"+own), want: []string{"/before" + own}, closed: true},
+			&client{sent: get("/fault" + own), closed: true},
+			&client{sent: last + get("/unasked"), want: []string{"/last" + own}, closed: true},
+			&client{sent: get("/half" + own), half: true, want: []string{"/half" + own}, closed: true},
+			&client{sent: get("/whole"+own) + "GET /cut", half: true, want: []string{"/whole" + own, "400"}, closed: true},
+			&client{sent: get("/first"+own) + "GET /begun" + own, later: " HTTP/1.1\r\nHost: a.test\r\n\r\n",
+				want: []string{"/first" + own, "/begun" + own}},
+		)
+	}
+	for _, c := range clients {
+		c.Conn = r.dial(nil)
+		ask(t, c, "/ready") // so that it is in a loop
+	}
+	for i := range runtime.GOMAXPROCS(0) {
+		io.WriteString(r.dial(nil), get("/hold"))
+		await.True(t, "a loop is held", func() bool { return held.Load() == int64(i+1) })
+	}
+	for _, c := range clients {
+		io.WriteString(c, c.sent)
+		if c.half {
+			c.Conn.(*net.TCPConn).CloseWrite()
+		}
+	}
+	close(hold)
+	check := func(c *client) {
+		from := bufio.NewReader(c)
+		for i, want := range c.want {
+			if i == len(c.want)-1 {
+				io.WriteString(c, c.later)
+			}
+			reply, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Errorf("%.40q: %v in place of %.40q", c.sent, err, want)
+				return
+			}
+			body, err := io.ReadAll(reply.Body)
+			if got := string(body); err != nil || got != want && !strings.HasPrefix(got, want+" ") {
+				t.Errorf("%.40q: %.40q, %v, want %.40q", c.sent, got, err, want)
+			}
+		}
+		if !c.closed {
+			return
+		}
+		if rest, err := io.ReadAll(from); len(rest) > 0 || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%.40q: then %q, %v", c.sent, rest, err)
+		}
+	}
+	for _, c := range clients {
+		if !c.waits {
+			check(c)
+		}
+	}
+	close(rest)
+	for _, c := range clients {
+		if c.waits {
+			check(c)
+		}
+		if !c.closed {
+			if got := ask(t, c, "/again"); got != "/again" {
+				t.Errorf("%.40q: then %q", c.sent, got)
+			}
+		}
+	}
+}
+
+// Clients that read nothing hold up no others, whose replies are sent after theirs, and get all
+// when they read again.
+func TestUnreadRepliesHoldNobodyUp(t *testing.T) {
+	t.Parallel()
+	body := []byte(strings.Repeat("0123456789abcde\n", 900))
+	r := newRig(t, func(x *Exchange) {
+		mem := body
+		if x.Target != "/large" {
+			mem = []byte(strings.Clone(x.Target))
+		}
+		x.Reply(&Reply{Status: 200, Mem: mem})
+	}, nil)
+	request := []byte("GET /large HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	const each = 1000 // more than sockets hold
+	var unread []net.Conn
+	for range 2 * runtime.GOMAXPROCS(0) {
+		conn := r.dial(nil)
+		unread = append(unread, conn)
+		for range each {
+			conn.Write(request)
+		}
+		if got := ask(t, r.dial(nil), "/other"); got != "/other" {
+			t.Fatalf("%q", got)
+		}
+	}
+	for _, conn := range unread {
+		from := bufio.NewReader(conn)
+		for i := range each {
+			reply, err := http.ReadResponse(from, nil)
+			if err != nil {
+				t.Fatalf("reply %d: %v", i, err)
+			}
+			if got, err := io.ReadAll(reply.Body); !bytes.Equal(got, body) {
+				t.Fatalf("reply %d: %d bytes, %v", i, len(got), err)
+			}
+		}
+		if got := ask(t, conn, "/again"); got != "/again" {
+			t.Fatalf("%q", got)
 		}
 	}
 }

@@ -73,9 +73,9 @@ func (h *h1) reply(r *Reply) (int64, error) {
 func (h *h1) send(r *Reply, body bool, length int64, chunked bool) (int64, error) {
 	switch {
 	case !body:
-		return h.writeHead(nil)
+		return h.writeWhole(nil)
 	case r.Mem != nil:
-		return h.writeHead(r.Mem)
+		return h.writeWhole(r.Mem)
 	case r.File != nil:
 		return h.sendFile(r, length)
 	case r.Stream != nil:
@@ -86,13 +86,38 @@ func (h *h1) send(r *Reply, body bool, length int64, chunked bool) (int64, error
 		_, err := h.writeHead([]byte(lastChunk))
 		return 0, err
 	}
-	return h.writeHead(nil)
+	return h.writeWhole(nil)
+}
+
+// maxUnsent is how much of a reply is left for flush at most. A socket has room for it, unless its
+// client has not taken the replies before.
+const maxUnsent = 16 << 10
+
+// writeWhole writes the head and the whole body. On a connection of a loop it leaves a short reply
+// for flush, unless it is the last one.
+func (h *h1) writeWhole(body []byte) (int64, error) {
+	if h.c.fd >= 0 && h.keep && len(h.out)+len(body) <= maxUnsent {
+		h.unsent, h.body = true, body
+		return int64(len(body)), nil
+	}
+	return h.writeHead(body)
 }
 
 // writeHead writes the head and what follows it, and returns how much of that was sent.
 func (h *h1) writeHead(p []byte) (int64, error) {
 	n, err := h.c.writeBoth(h.out, p)
 	return max(0, n-int64(len(h.out))), err
+}
+
+// flush sends the reply that writeWhole has left. It reports false if that failed.
+func (h *h1) flush() bool {
+	if !h.unsent {
+		return true
+	}
+	body := h.body
+	h.unsent, h.body = false, nil
+	_, err := h.c.writeBoth(h.out, body)
+	return err == nil
 }
 
 // sendFile sends the head and a part of a file: by the kernel if it can, else by copying it.

@@ -35,8 +35,13 @@ func writeMore(fd int, p []byte) (int, error) {
 
 // recvNow reads from a socket.
 func recvNow(fd int, p []byte) (int, error) {
-	return result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
-		uintptr(len(p)), 0, 0, 0))
+	for {
+		n, err := result(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0))
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // sendNow writes a and b, of which a is not empty, to a socket. Less than all is with [errAgain],
