@@ -153,10 +153,7 @@ func closeBody(req *http.Request) {
 // Buffers are pooled, because idle connections need none.
 const readerSize = 16 << 10
 
-var (
-	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }}
-	writers = sync.Pool{New: func() any { return bufio.NewWriter(nil) }}
-)
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readerSize) }}
 
 func freeReader(r *bufio.Reader) {
 	r.Reset(nil)
@@ -213,18 +210,6 @@ func (c *Client) exchange(
 	}
 	resp.Body = &body{r: r, framing: h.framing, rest: h.length, end: end}
 	return resp, true, nil
-}
-
-// send sends a request.
-func (c *conn) send(req *http.Request) error {
-	w := writers.Get().(*bufio.Writer)
-	defer writers.Put(w)
-	w.Reset(c)
-	defer w.Reset(nil)
-	if err := req.Write(w); err != nil {
-		return err
-	}
-	return w.Flush()
 }
 
 var errInterim = errors.New("the server sends nothing but interim replies")
