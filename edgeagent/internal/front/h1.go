@@ -35,8 +35,8 @@ type h1 struct {
 
 	// While the handler watches the client, the connection is read on.
 	ctx    context.Context
-	cancel context.CancelFunc
-	left   context.Context // of ctx; leave is called when the client closes its side
+	cancel context.CancelFunc // which leaves too
+	left   context.Context    // leave is called when the client closes its side
 	leave  context.CancelFunc
 	read   chan int // how much was read meanwhile; nil if it is not read
 }
@@ -282,8 +282,10 @@ func (h *h1) watch() {
 	}
 	h.slow()
 	c := h.c
-	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.left, h.leave = context.WithCancel(h.ctx)
+	ctx, cancel := context.WithCancel(context.Background())
+	left, leave := context.WithCancel(context.Background())
+	h.ctx, h.left, h.leave = ctx, left, leave
+	h.cancel = func() { cancel(); leave() }
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cancel = h.cancel

@@ -171,7 +171,7 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	}
 	a.Kind, a.Duration = k.Name, time.Since(began)
 	if a.Request != "" {
-		c.metrics.duration.WithLabelValues(k.Name).Observe(a.Duration.Seconds())
+		h.duration().Observe(a.Duration.Seconds())
 	}
 	return a
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -36,6 +37,7 @@ type health struct {
 	kind, account, origin string
 	now                   func() time.Time
 	metrics               *metrics
+	duration              func() prometheus.Observer // of its kind
 	seed                  maphash.Seed
 
 	mu        sync.Mutex
@@ -125,7 +127,8 @@ func (h *health) unasked() bool {
 func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time.Time, m *metrics) *health {
 	h := &health{
 		kind: k.Name, account: account, origin: MediaKind, now: now, metrics: m, seed: maphash.MakeSeed(), asked: now(),
-		retries: guard.RetryBudget(now()), hedges: guard.HedgeBudget(now()),
+		duration: sync.OnceValue(func() prometheus.Observer { return m.duration.WithLabelValues(k.Name) }),
+		retries:  guard.RetryBudget(now()), hedges: guard.HedgeBudget(now()),
 	}
 	if o != nil {
 		h.origin = o.ID

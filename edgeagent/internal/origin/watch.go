@@ -13,6 +13,7 @@ type watch struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer
+	fires    time.Time // when timer does, zero if it does not
 	due      time.Time // zero outside of a phase
 	cause    error
 	deadline time.Time // ends every phase until it is lifted; zero is none
@@ -32,18 +33,24 @@ func (w *watch) phase(limit time.Duration, cause error) {
 		w.due, w.cause = w.deadline, errWalkDeadline
 		limit = time.Until(w.deadline)
 	}
-	if w.timer == nil {
+	// Most phases are over before the one before would have been too long. So a timer that fires
+	// too early stays as it is, and is set again when it has fired.
+	switch {
+	case w.timer == nil:
 		w.timer = time.AfterFunc(limit, w.fire)
-	} else {
+	case w.fires.IsZero() || w.due.Before(w.fires):
 		w.timer.Reset(limit)
+	default:
+		return
 	}
+	w.fires = w.due
 }
 
 // stop ends the phase.
 func (w *watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.due = time.Time{}
+	w.due, w.fires = time.Time{}, time.Time{}
 	if w.timer != nil {
 		w.timer.Stop()
 	}
@@ -56,12 +63,18 @@ func (w *watch) lift() {
 	w.deadline = time.Time{}
 }
 
-// fire is called by the timer, perhaps just after its phase has ended.
+// fire is called by the timer, perhaps after its phase has ended.
 func (w *watch) fire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.due.IsZero() && !time.Now().Before(w.due) {
-		w.due = time.Time{}
-		w.cancel(w.cause)
+	if w.due.IsZero() {
+		return
 	}
+	if left := time.Until(w.due); left > 0 {
+		w.timer.Reset(left)
+		w.fires = w.due
+		return
+	}
+	w.due, w.fires = time.Time{}, time.Time{}
+	w.cancel(w.cause)
 }

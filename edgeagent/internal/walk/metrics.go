@@ -2,6 +2,7 @@ package walk
 
 import (
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,10 +13,19 @@ import (
 
 type metrics struct {
 	steps, walks *prometheus.CounterVec
+	// counters are those of steps, looked up when they come first.
+	mu       sync.RWMutex
+	counters map[stepLabels]prometheus.Counter
 
 	// What is counted of each endpoint and of each origin, with the first series of each metric.
 	endpoints, origins *series.Family
 	stepsAt, secondsAt int
+}
+
+type stepLabels struct {
+	kind    string
+	outcome origin.Outcome
+	reason  origin.Reason
 }
 
 func newMetrics(cfg Config, m *memory) *metrics {
@@ -29,6 +39,7 @@ func newMetrics(cfg Config, m *memory) *metrics {
 			Name: "edgewalk_walks_total",
 			Help: "Walks by how they end.",
 		}, []string{"ending"}),
+		counters: map[stepLabels]prometheus.Counter{},
 	}
 	out.endpoints, _ = series.NewFamily(cfg.Series, "url_endpoint", cfg.HasEndpoint, series.Metric{
 		Name: "edgewalk_endpoint_walks_total", Help: "Walks of an endpoint by how they end.",
@@ -56,7 +67,17 @@ func newMetrics(cfg Config, m *memory) *metrics {
 }
 
 func (m *metrics) step(a *origin.Answer) {
-	m.steps.WithLabelValues(a.Kind, a.Outcome.String(), string(a.Reason)).Inc()
+	labels := stepLabels{a.Kind, a.Outcome, a.Reason}
+	m.mu.RLock()
+	counter := m.counters[labels]
+	m.mu.RUnlock()
+	if counter == nil {
+		counter = m.steps.WithLabelValues(a.Kind, a.Outcome.String(), string(a.Reason))
+		m.mu.Lock()
+		m.counters[labels] = counter
+		m.mu.Unlock()
+	}
+	counter.Inc()
 }
 
 // asked counts a step, if an origin was asked for it.
