@@ -100,6 +100,9 @@ func (f *Fill) store() (Entry, error) {
 
 // writeTail writes what comes after the body, and the body too if that is only in memory.
 func (f *Fill) writeTail() (*object, error) {
+	if f.start != nil { // its readers did not have to wait for its checksum
+		f.checksum(0, f.start[:f.size])
+	}
 	if f.size%chunkBytes != 0 {
 		f.crcs = appendUint32(f.crcs, f.crc)
 	}

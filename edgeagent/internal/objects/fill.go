@@ -211,7 +211,6 @@ func (f *Fill) gather(p []byte) {
 	if f.start == nil {
 		f.start = starts.Get().(*[startBytes]byte)
 	}
-	f.checksum(p)
 	f.size += int64(copy(f.start[f.size:], p))
 	f.kept = f.size
 	f.broadcast()
@@ -233,6 +232,7 @@ func (f *Fill) moveToDisk(start *[startBytes]byte, p []byte) (*os.File, error) {
 	tmp := filepath.Join(f.s.cfg.Dir, tmpFolder, strconv.FormatUint(f.seq, 16))
 	file, err := f.create(tmp)
 	if err == nil && f.size > 0 {
+		f.checksum(0, start[:f.size])
 		_, err = file.WriteAt(start[:f.size], 0)
 	}
 	f.waited += time.Since(began)
@@ -280,7 +280,7 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 	n, err := file.WriteAt(p, f.size)
 	f.waited += time.Since(began)
 	f.s.watch.leaveTurn(watched)
-	f.checksum(p[:n])
+	f.checksum(f.size, p[:n])
 	if n > 0 {
 		f.mu.Lock()
 		f.size += int64(n)
@@ -313,9 +313,9 @@ func (f *Fill) grow(need int64) error {
 	return nil
 }
 
-// checksum goes on with the chunks' checksums; it runs before size moves.
-func (f *Fill) checksum(p []byte) {
-	for at := f.size; len(p) > 0; {
+// checksum goes on with the chunks' checksums, at an offset.
+func (f *Fill) checksum(at int64, p []byte) {
+	for len(p) > 0 {
 		n := min(int64(len(p)), chunkBytes-at%chunkBytes)
 		f.crc = crc32.Update(f.crc, castagnoli, p[:n])
 		p, at = p[n:], at+n

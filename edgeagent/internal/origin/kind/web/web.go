@@ -26,15 +26,14 @@ var Kind = &kind.Kind{
 // build asks for the canonical path under base_url, as it is, with the kept query.
 func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error) {
 	spec := o.Spec.GetWeb()
-	base, err := url.Parse(spec.GetBaseUrl())
-	if err != nil || base.Host == "" {
+	scheme, host, path, ok := splitBase(spec.GetBaseUrl())
+	if !ok {
 		return nil, kind.WrongConfig("baseUrl is not a URL", "correct web.baseUrl")
 	}
-	path := base.EscapedPath()
 	if a.Path != "" {
 		path = strings.TrimSuffix(path, "/") + a.Path
 	}
-	req := kind.NewRequest(kind.ExactURL(base.Scheme, base.Host, path, a.Query))
+	req := kind.NewRequest(kind.ExactURL(scheme, host, path, a.Query))
 	switch {
 	case spec.GetForwardHostHeader():
 		req.Host = a.Host
@@ -45,12 +44,53 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 	return req, nil
 }
 
+// splitBase splits a base URL. Nearly all are plain, and a cut is enough for those: to parse them
+// takes ten times as long, for each request.
+func splitBase(base string) (scheme, host, path string, ok bool) {
+	scheme, rest, _ := strings.Cut(base, "://")
+	slash := strings.IndexByte(rest, '/')
+	if slash < 0 {
+		slash = len(rest)
+	}
+	host, path = rest[:slash], rest[slash:]
+	name, port, hasPort := strings.Cut(host, ":")
+	if (scheme == "http" || scheme == "https") && name != "" && plain(name) && plain(path) && hasPort == isNumber(port) {
+		return scheme, host, path, true
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" {
+		return "", "", "", false
+	}
+	return u.Scheme, u.Host, u.EscapedPath(), true
+}
+
+// plain reports whether a part of a URL has only characters that stand for themselves in each.
+func plain(part string) bool {
+	for i := range len(part) {
+		switch c := part[i]; {
+		case 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9', c == '.', c == '-', c == '_', c == '/':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func isNumber(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // SetHeader sets the fields that a web server is sent by the edge and by the client. Only the
 // origin's own host gets what may be secret: the client's fields that the origin lists, and
 // request_headers.
 func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask, own bool) {
 	h := req.Header
-	h.Set("User-Agent", e.UserAgent)
+	h["User-Agent"] = []string{e.UserAgent}
 	forward(h, a.Header, "Accept")
 	forward(h, a.Header, "Accept-Encoding")
 	if own {
