@@ -13,9 +13,9 @@ import (
 
 type metrics struct {
 	steps, walks *prometheus.CounterVec
-	// counters are those of steps, looked up when they come first.
-	mu       sync.RWMutex
-	counters map[stepLabels]prometheus.Counter
+	// stepCounters and walkCounters are those that were used, so that each is looked up once.
+	stepCounters counters[stepLabels]
+	walkCounters counters[walkLabels]
 
 	// What is counted of each endpoint and of each origin, with the first series of each metric.
 	endpoints, origins *series.Family
@@ -26,6 +26,35 @@ type stepLabels struct {
 	kind    string
 	outcome origin.Outcome
 	reason  origin.Reason
+}
+
+type walkLabels struct {
+	kind   Kind
+	status int // of Failed, else 0
+}
+
+// counters holds counters by what their labels are made of.
+type counters[Labels comparable] struct {
+	mu   sync.RWMutex
+	held map[Labels]prometheus.Counter
+}
+
+// of returns the counter of labels, which is looked up if it was not asked for before.
+func (c *counters[Labels]) of(labels Labels, lookUp func() prometheus.Counter) prometheus.Counter {
+	c.mu.RLock()
+	counter := c.held[labels]
+	c.mu.RUnlock()
+	if counter != nil {
+		return counter
+	}
+	counter = lookUp()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held == nil {
+		c.held = make(map[Labels]prometheus.Counter)
+	}
+	c.held[labels] = counter
+	return counter
 }
 
 func newMetrics(cfg Config, m *memory) *metrics {
@@ -39,7 +68,6 @@ func newMetrics(cfg Config, m *memory) *metrics {
 			Name: "edgewalk_walks_total",
 			Help: "Walks by how they end.",
 		}, []string{"ending"}),
-		counters: map[stepLabels]prometheus.Counter{},
 	}
 	out.endpoints, _ = series.NewFamily(cfg.Series, "url_endpoint", cfg.HasEndpoint, series.Metric{
 		Name: "edgewalk_endpoint_walks_total", Help: "Walks of an endpoint by how they end.",
@@ -67,17 +95,9 @@ func newMetrics(cfg Config, m *memory) *metrics {
 }
 
 func (m *metrics) step(a *origin.Answer) {
-	labels := stepLabels{a.Kind, a.Outcome, a.Reason}
-	m.mu.RLock()
-	counter := m.counters[labels]
-	m.mu.RUnlock()
-	if counter == nil {
-		counter = m.steps.WithLabelValues(a.Kind, a.Outcome.String(), string(a.Reason))
-		m.mu.Lock()
-		m.counters[labels] = counter
-		m.mu.Unlock()
-	}
-	counter.Inc()
+	m.stepCounters.of(stepLabels{a.Kind, a.Outcome, a.Reason}, func() prometheus.Counter {
+		return m.steps.WithLabelValues(a.Kind, a.Outcome.String(), string(a.Reason))
+	}).Inc()
 }
 
 // asked counts a step, if an origin was asked for it.
@@ -100,9 +120,15 @@ func outcomes() (names []string) {
 
 func (m *metrics) walk(r *Request, res *Result) {
 	m.endpoints.Of(r.Account.ID, r.Endpoint.ID).Add(int(res.Kind), 1)
-	ending := res.Kind.String()
+	labels := walkLabels{kind: res.Kind}
 	if res.Kind == Failed {
-		ending = "failed_" + strconv.Itoa(res.Status)
+		labels.status = res.Status
 	}
-	m.walks.WithLabelValues(ending).Inc()
+	m.walkCounters.of(labels, func() prometheus.Counter {
+		ending := res.Kind.String()
+		if res.Kind == Failed {
+			ending = "failed_" + strconv.Itoa(res.Status)
+		}
+		return m.walks.WithLabelValues(ending)
+	}).Inc()
 }

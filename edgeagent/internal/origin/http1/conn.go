@@ -55,8 +55,9 @@ func AddressOf(c net.Conn) netip.Addr {
 }
 
 // unread reports whether the peer has sent anything beyond the replies that were read, or closed
-// the connection. r is the reader of the last reply, nil if it had nothing left. If what was sent
-// begins like a reply, which nobody has asked for, the host is recorded in strays.
+// the connection. r is the reader of the last reply, which has just ended; nil if it had nothing
+// left. If what was sent begins like a reply, which nobody has asked for, the host is recorded in
+// strays.
 func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
 	var start string
 	ended := false
@@ -67,7 +68,7 @@ func (c *conn) unread(r *bufio.Reader, strays *strays) bool {
 	if start == "" && c.records != nil {
 		start, ended = c.records.drain(c.Conn)
 	}
-	if start == "" && !ended {
+	if start == "" && !ended && r == nil { // else it is asked when the connection is used again
 		// Under TLS this may be the record that ends it.
 		n, err := c.tcp.Peek(c.peeked[:])
 		if ended = err != syscall.EAGAIN; c.records == nil {
