@@ -42,15 +42,18 @@ var errMeta = errors.New("record beside a stored reply is malformed")
 // append appends what is stored of m beside the fields of a reply.
 func (m *meta) append(b []byte, f fields) []byte {
 	var flags byte
-	for bit, set := range map[byte]bool{
-		flagSetByUs: m.fresh.SetByUs, flagNoCache: m.fresh.NoCache, flagNoStale: m.fresh.NoStale,
-		flagImmutable: m.fresh.Immutable, flagCapped: m.fresh.Capped,
-		flagTargeted: m.fresh.Targeted,
+	for _, flag := range [...]struct {
+		bit byte
+		set bool
+	}{
+		{flagSetByUs, m.fresh.SetByUs}, {flagNoCache, m.fresh.NoCache}, {flagNoStale, m.fresh.NoStale},
+		{flagImmutable, m.fresh.Immutable}, {flagCapped, m.fresh.Capped}, {flagTargeted, m.fresh.Targeted},
 	} {
-		if set {
-			flags |= bit
+		if flag.set {
+			flags |= flag.bit
 		}
 	}
+	b = slices.Grow(b, metaFixed+len(m.supplier.UID))
 	le := binary.LittleEndian
 	b = append(b, metaFormat, flags, byte(m.step))
 	b = le.AppendUint64(b, m.version)
@@ -123,6 +126,7 @@ func (f fields) list() []byte { return slices.Concat(f.shown, f.hidden) }
 
 // fieldsOf makes the fields of a reply from a header that [rfc9111.Strip] has cleaned.
 func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
+	all.shown = make([]byte, 0, 512) // enough for most
 	for _, name := range sortedNames(h) {
 		switch name {
 		case "Age", "Content-Length", "Accept-Ranges":

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -64,6 +65,7 @@ func (h *Head) check() error {
 
 // appendHead encodes h. Length is not in it: the trailer says it.
 func appendHead(b []byte, h *Head) []byte {
+	b = slices.Grow(b, len(h.Fields)+len(h.Selecting)+len(h.Meta)+256) // enough for most
 	b = binary.AppendVarint(b, int64(h.Status))
 	b = binary.AppendVarint(b, h.RequestTime.UnixNano())
 	b = binary.AppendVarint(b, h.ResponseTime.UnixNano())

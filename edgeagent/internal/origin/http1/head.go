@@ -142,7 +142,7 @@ func parseHead(text, method string) (*head, error) {
 // it keeps the fields that say how a reply may be used or what its bytes are, because without them
 // more might be done with the reply.
 func (h *head) keep(fields []field, minor int) {
-	hop := map[string]bool{"Connection": true, "Transfer-Encoding": true, "Trailer": true}
+	var hop map[string]bool // beside those that always are
 	closes, stays := false, minor > 0
 	for _, f := range fields {
 		if f.key != "Connection" {
@@ -157,6 +157,9 @@ func (h *head) keep(fields []field, minor int) {
 			case "vary", "expires", "age", "date", "pragma", "etag", "last-modified", "surrogate-control":
 			default:
 				if !strings.HasPrefix(option, "content-") && !strings.HasSuffix(option, "cache-control") {
+					if hop == nil {
+						hop = make(map[string]bool)
+					}
 					hop[textproto.CanonicalMIMEHeaderKey(option)] = true
 				}
 			}
@@ -168,7 +171,7 @@ func (h *head) keep(fields []field, minor int) {
 	for i, f := range fields {
 		old := h.header[f.key]
 		switch {
-		case hop[f.key]:
+		case f.key == "Connection" || f.key == "Transfer-Encoding" || f.key == "Trailer" || hop[f.key]:
 		case old == nil:
 			values[i] = f.value
 			h.header[f.key] = values[i : i+1 : i+1]
