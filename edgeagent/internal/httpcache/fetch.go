@@ -376,29 +376,42 @@ func (f *fill) store(r result) (rest func()) {
 	}
 	r.object = fill
 	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
-	buf := copyBuffers.Get().(*[copyBytes]byte)
 	var err error
 	if fill.Keeping() { // What has come with the head is there when the requests wake up.
-		var n int
-		n, err = f.carryPiece(r, buf)
-		if err == nil && int64(n) == r.head.Length {
-			_, err = f.carryPiece(r, buf) // The end has come too.
-		}
-		f.carried.Add(int64(n))
+		err = f.carryFirst(r)
 	}
 	f.publish(r)
 	return func() {
 		defer stop()
 		defer r.walk.Response.Body.Close()
+		buf := copyBuffers.Get().(*[copyBytes]byte)
 		defer copyBuffers.Put(buf)
 		f.waiting.Wait() // a reader that is there before bytes are dropped misses none
-		f.settle(r, f.carryRest(r, buf, err))
+		f.settle(r, f.carryRest(r, buf[:], err))
 	}
+}
+
+// carryFirst carries what of the body has come with the head, without a copy. Of a body that is made
+// of what the origin sends, such as a decoded one, that is nothing.
+func (f *fill) carryFirst(r result) error {
+	body, ok := r.walk.Response.Body.(interface {
+		WriteFirst(w io.Writer) (int, error)
+	})
+	if !ok {
+		return nil
+	}
+	n, err := body.WriteFirst(r.object)
+	f.c.metrics.bytes.Add(float64(n))
+	f.carried.Add(int64(n))
+	if err == nil && int64(n) == r.head.Length {
+		_, err = f.carryPiece(r, new([1]byte)[:]) // The end has come too.
+	}
+	return err
 }
 
 // carryRest carries what of the body has not come when the last piece came with err. It returns
 // io.EOF if the body is whole.
-func (f *fill) carryRest(r result, buf *[copyBytes]byte, err error) error {
+func (f *fill) carryRest(r result, buf []byte, err error) error {
 	if err != nil {
 		return err
 	}
@@ -441,8 +454,8 @@ func (f *fill) settle(r result, err error) {
 
 // carryPiece copies the next piece of the body into the fill, and returns how long it was, and
 // io.EOF at the end. Where the body was cut and could be continued, origin has done that.
-func (f *fill) carryPiece(r result, buf *[copyBytes]byte) (int, error) {
-	n, err := r.walk.Response.Body.Read(buf[:])
+func (f *fill) carryPiece(r result, buf []byte) (int, error) {
+	n, err := r.walk.Response.Body.Read(buf)
 	if n > 0 {
 		if _, err := r.object.Write(buf[:n]); err != nil {
 			return n, err

@@ -72,10 +72,7 @@ func (s *stream) receive(p []byte) (int, error) {
 func (s *stream) Read(p []byte) (int, error) {
 	if len(s.first) > 0 {
 		n := copy(p, s.first)
-		if s.first = s.first[n:]; len(s.first) == 0 {
-			firsts.Put(s.buffer)
-			s.buffer, s.first = nil, nil
-		}
+		s.drop(n)
 		return n, nil
 	}
 	if s.err != nil {
@@ -87,6 +84,14 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	s.err = err
 	return n, err
+}
+
+// drop removes n bytes from first.
+func (s *stream) drop(n int) {
+	if s.first = s.first[n:]; len(s.first) == 0 {
+		firsts.Put(s.buffer)
+		s.buffer, s.first = nil, nil
+	}
 }
 
 // Close ends the exchange. It may be called again.
@@ -180,6 +185,19 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, &BodyError{b.id, f.detail, f.advice}
 		}
 	}
+}
+
+// WriteFirst writes what came together with the head to w, if it was not read yet, without a copy
+// for the caller. It returns how much that was.
+func (b *body) WriteFirst(w io.Writer) (n int, err error) {
+	s, ok := b.src.(*stream)
+	if !ok || len(s.first) == 0 {
+		return 0, nil
+	}
+	n, err = w.Write(s.first)
+	b.next += int64(n)
+	s.drop(n)
+	return n, err
 }
 
 // ended calls report, which records how the body ended, at the first call only.
