@@ -391,8 +391,8 @@ func (f *fill) store(r result) (rest func()) {
 	}
 }
 
-// carryFirst carries what of the body has come with the head, without a copy. Of a body that is made
-// of what the origin sends, such as a decoded one, that is nothing.
+// carryFirst carries what of the body has come with the head, without a copy. Of a body that is
+// made of what the origin sends, such as a decoded one, that is nothing.
 func (f *fill) carryFirst(r result) error {
 	body, ok := r.walk.Response.Body.(interface {
 		WriteFirst(w io.Writer) (int, error)

@@ -25,7 +25,8 @@ func TestRequests(t *testing.T) {
 		{"a query", "GET", url.URL{Host: "a.test", Path: "/a", RawQuery: "b=c&d=%20"}, "", nil, false},
 		{"an empty query", "GET", url.URL{Host: "a.test", Path: "/a", ForceQuery: true}, "", nil, false},
 		{"escapes", "GET", url.URL{Host: "a.test", Path: "/a b/ü"}, "", nil, false},
-		{"as it is", "GET", url.URL{Scheme: "http", Host: "a.test", Opaque: "/a%2Fb//c?", RawQuery: "d"}, "", nil, false},
+		{"as it is", "GET", url.URL{Scheme: "http", Host: "a.test", Opaque: "/a%2Fb//c?", RawQuery: "d"}, "", nil,
+			false},
 		{"absolute", "GET", url.URL{Scheme: "http", Host: "a.test", Opaque: "//b.test/a"}, "", nil, false},
 		{"another host", "GET", url.URL{Host: "a.test", Path: "/"}, "b.test:81", nil, false},
 		{"a host in Unicode", "GET", url.URL{Host: "bücher.test:81", Path: "/"}, "", nil, false},
@@ -88,7 +89,8 @@ func TestHostsThatCannotBeSent(t *testing.T) {
 func BenchmarkRequest(b *testing.B) {
 	req := request(b, "GET", "http://a.test/products/a.jpg", "")
 	req.Header = http.Header{
-		"User-Agent": {"edgewalk/dev"}, "Accept-Encoding": {"identity"}, "Via": {"1.1 edgewalk"}, "Cdn-Loop": {"edgewalk"},
+		"User-Agent": {"edgewalk/dev"}, "Accept-Encoding": {"identity"}, "Via": {"1.1 edgewalk"},
+		"Cdn-Loop": {"edgewalk"},
 	}
 	b.Run("ours", func(b *testing.B) {
 		b.ReportAllocs()

@@ -54,7 +54,8 @@ func splitBase(base string) (scheme, host, path string, ok bool) {
 	}
 	host, path = rest[:slash], rest[slash:]
 	name, port, hasPort := strings.Cut(host, ":")
-	if (scheme == "http" || scheme == "https") && name != "" && plain(name) && plain(path) && hasPort == isNumber(port) {
+	if (scheme == "http" || scheme == "https") && name != "" && plain(name) && plain(path) &&
+		hasPort == isNumber(port) {
 		return scheme, host, path, true
 	}
 	u, err := url.Parse(base)

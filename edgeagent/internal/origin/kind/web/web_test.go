@@ -6,13 +6,14 @@ import (
 )
 
 var bases = []string{
-	"", "http", "http://", "http:///", "http://a.test", "https://a.test/", "https://A.test:8443/b/c_d-e.f//", "http://a.test:",
-	"http://a.test:80a/", "http://a.test:80:81/", "http://:80/", "ftp://a.test/", "HTTP://a.test/", "//a.test/", "a.test/b",
-	"http://user:pass@a.test/", "http://a.test/%2f%zz", "http://a.test/b%20c", "http://a.test/b c", "http://a.test/ü",
-	"http://bücher.test/", "http://[::1]:80/a", "http://[fe80::1%25eth0]/", "http://a.test?b=c", "http://a.test/?b=c",
-	"http://a.test/b#c", "http://a.test/b;c", "http://a.test/../b", "http://a test/", "http://a.test\r\n/", "http://a_b.test/",
-	"http://192.0.2.1/", "http://a.test/b:c", "http://a.test/b@c", " http://a.test/", "http:a.test/", "http:/a.test/",
-	"http://a.test/://b.test/", "http://a.test:99999/", "http://a.test//b",
+	"", "http", "http://", "http:///", "http://a.test", "https://a.test/", "https://A.test:8443/b/c_d-e.f//",
+	"http://a.test:", "http://a.test:80a/", "http://a.test:80:81/", "http://:80/", "ftp://a.test/",
+	"HTTP://a.test/", "//a.test/", "a.test/b", "http://user:pass@a.test/", "http://a.test/%2f%zz",
+	"http://a.test/b%20c", "http://a.test/b c", "http://a.test/ü", "http://bücher.test/", "http://[::1]:80/a",
+	"http://[fe80::1%25eth0]/", "http://a.test?b=c", "http://a.test/?b=c", "http://a.test/b#c",
+	"http://a.test/b;c", "http://a.test/../b", "http://a test/", "http://a.test\r\n/", "http://a_b.test/",
+	"http://192.0.2.1/", "http://a.test/b:c", "http://a.test/b@c", " http://a.test/", "http:a.test/",
+	"http:/a.test/", "http://a.test/://b.test/", "http://a.test:99999/", "http://a.test//b",
 }
 
 // A base URL is split as package url splits it.
