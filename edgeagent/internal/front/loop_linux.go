@@ -174,6 +174,9 @@ func (l *loop) run() {
 func (l *loop) serve() (runs bool) {
 	var c *conn // whose turn it is
 	defer func() {
+		if c == nil {
+			return
+		}
 		if fault := recover(); fault != nil {
 			l.server.cfg.Panicked(fault, debug.Stack())
 			if runs = c.fd >= 0; runs {
@@ -200,9 +203,10 @@ func (l *loop) serve() (runs bool) {
 				return false
 			}
 		case l.at < l.n:
+			c = nil
 			l.receive()
 		default:
-			l.at, l.n = 0, 0
+			c, l.at, l.n = nil, 0, 0
 			if l.raw.Read(l.pollNow) != nil {
 				for _, t := range l.batch {
 					if t.h != nil {

@@ -26,7 +26,7 @@ func etag(v string) string { return "ETag: " + v }
 
 // A body that breaks is asked for from there on, at the same origin and with proof that it is the
 // same file; else it ends with an error. No reader ever gets bytes that are not the file's, or
-// fewer with a clean end.
+// fewer with a clean end, whether or not it takes the first piece without a copy.
 func TestBrokenBodies(t *testing.T) {
 	t.Parallel()
 	good := faultorigin.File(long, strong)
@@ -90,7 +90,7 @@ func TestBrokenBodies(t *testing.T) {
 		{name: "length too short", script: []faultorigin.Answer{faultorigin.WrongLength(4000, long[:4003]), good},
 			requests: 1},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		broken := func(t *testing.T, read func(testing.TB, *Answer) (string, error)) {
 			t.Parallel()
 			fault := faultorigin.New(t)
 			fault.On("/a.jpg", test.script...)
@@ -119,8 +119,29 @@ func TestBrokenBodies(t *testing.T) {
 					test.ranges != "" && seen[1].Header.Get("Range") != test.ranges) {
 				t.Errorf("went on with %v", seen[1].Header)
 			}
-		})
+		}
+		t.Run(test.name, func(t *testing.T) { broken(t, read) })
+		t.Run(test.name+", in two steps", func(t *testing.T) { broken(t, readFirst) })
 	}
+}
+
+// readFirst is read, but takes the first piece by WriteFirst.
+func readFirst(t testing.TB, a *Answer) (string, error) {
+	t.Helper()
+	body, ok := a.Response.Body.(*body)
+	if !ok {
+		t.Fatalf("the body is a %T", a.Response.Body)
+	}
+	var first strings.Builder
+	n, err := body.WriteFirst(&first)
+	if n == 0 || n != first.Len() || err != nil {
+		t.Errorf("first %d of %d bytes, %v", n, first.Len(), err)
+	}
+	if more, err := body.WriteFirst(&first); more > 0 || err != nil {
+		t.Errorf("the first piece comes again: %d bytes, %v", more, err)
+	}
+	rest, err := read(t, a)
+	return first.String() + rest, err
 }
 
 // A body may break three times.
