@@ -106,8 +106,8 @@ func (x *Exchange) Leaving() context.Context { return x.stream.leaving() }
 func (x *Exchange) Interim(status int, fields []byte) error { return x.stream.interim(status, fields) }
 
 // Reply sends the reply, and returns how many bytes of its body were sent: the client or the kernel
-// has them, or they are in memory and leave when the handler has returned. An error says that the
-// client did not get the whole reply; the client can see that.
+// has them, or they are in memory and leave when the handler has returned, unless it panics. An
+// error says that the client did not get the whole reply; the client can see that.
 func (x *Exchange) Reply(r *Reply) (sent int64, err error) { return x.stream.reply(r) }
 
 // Took returns how long the request has taken. The handler calls it when it is done: the next

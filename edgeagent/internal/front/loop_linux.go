@@ -149,10 +149,13 @@ func (l *loop) add(c *conn, fd int) error {
 	return err
 }
 
+// forget removes a connection, if the loop has it.
 func (l *loop) forget(fd int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conns[fd] = nil
+	if fd < len(l.conns) {
+		l.conns[fd] = nil
+	}
 }
 
 func (l *loop) conn(fd int) *conn {
@@ -164,14 +167,24 @@ func (l *loop) conn(fd int) *conn {
 	return l.conns[fd]
 }
 
-// run serves until the loop is closed, or a connection keeps the goroutine.
+// run serves until the loop is closed, or a connection keeps the goroutine, which then serves that.
 func (l *loop) run() {
-	for l.serve() {
+	for {
+		runs, kept, goesOn := l.serve()
+		switch {
+		case runs:
+			continue
+		case kept != nil:
+			defer kept.endFaulty()
+			kept.serveMore(goesOn)
+		}
+		return
 	}
 }
 
-// serve is run until a panic. It reports whether the goroutine still runs the loop.
-func (l *loop) serve() (runs bool) {
+// serve is run again after a panic. It reports whether the goroutine still runs the loop, or else
+// which connection keeps it, if one does, and whether that stays open.
+func (l *loop) serve() (runs bool, kept *conn, goesOn bool) {
 	var c *conn // whose turn it is
 	defer func() {
 		if c == nil {
@@ -190,8 +203,9 @@ func (l *loop) serve() (runs bool) {
 		case l.answered < l.read:
 			l.current = &l.batch[l.answered]
 			l.answered++
-			if c = l.current.h.c; !l.answer(l.current) {
-				return false
+			c = l.current.h.c
+			if runs, goesOn = l.answer(l.current); !runs {
+				return false, c, goesOn
 			}
 		case l.sent < l.read:
 			l.current = &l.batch[l.sent]
@@ -199,8 +213,9 @@ func (l *loop) serve() (runs bool) {
 			if h := l.current.h; h == nil || h.c == nil {
 				continue // the turn is over
 			}
-			if c = l.current.h.c; !l.send(l.current.h) {
-				return false
+			c = l.current.h.c
+			if runs, goesOn = l.send(l.current.h); !runs {
+				return false, c, goesOn
 			}
 		case l.at < l.n:
 			c = nil
@@ -213,7 +228,7 @@ func (l *loop) serve() (runs bool) {
 						t.h.release()
 					}
 				}
-				return false
+				return false, nil, false
 			}
 		}
 	}
@@ -271,12 +286,12 @@ func (l *loop) receive() {
 }
 
 // answer answers what has come on a connection. It may leave a reply for send. It reports whether
-// the goroutine still runs the loop.
-func (l *loop) answer(t *turn) (runs bool) {
+// the goroutine still runs the loop, and if not, whether its connection stays open.
+func (l *loop) answer(t *turn) (runs, goesOn bool) {
 	h, c, err, ended := t.h, t.h.c, t.err, t.ended
 	for reads := 1; h.end > 0; reads++ {
 		full := h.end == len(h.buf)
-		goesOn := h.serve(c.fresh)
+		goesOn = h.serve(c.fresh)
 		c.fresh = false
 		if goesOn && (full || ended) {
 			goesOn = h.flush()
@@ -287,10 +302,9 @@ func (l *loop) answer(t *turn) (runs bool) {
 		switch {
 		case c.fd < 0:
 			h.release()
-			c.serveMore(goesOn)
-			return false
+			return false, goesOn
 		case goesOn && !full && !ended:
-			return true
+			return true, true
 		}
 		if err = nil; !goesOn || !c.armIdle(idleTime) {
 			break
@@ -301,24 +315,23 @@ func (l *loop) answer(t *turn) (runs bool) {
 	if err != errAgain {
 		c.end()
 	}
-	return true
+	return true, false
 }
 
-// send sends the reply that answer has left, and ends the connection's turn. It reports whether the
-// goroutine still runs the loop.
-func (l *loop) send(h *h1) (runs bool) {
+// send sends the reply that answer has left, and ends the connection's turn. It reports what answer
+// reports.
+func (l *loop) send(h *h1) (runs, goesOn bool) {
 	c := h.c
-	goesOn := h.flush()
+	goesOn = h.flush()
 	if c.fd < 0 {
 		h.release()
-		c.serveMore(goesOn)
-		return false
+		return false, goesOn
 	}
 	h.close()
 	if !goesOn || !c.armIdle(idleTime) {
 		c.end()
 	}
-	return true
+	return true, false
 }
 
 // detach takes the connection off its loop, and lets another goroutine run the loop. This goroutine
@@ -477,12 +490,12 @@ func (a *acceptor) tryAccept(fd uintptr) bool {
 func (s *Server) acceptLoop(fd int, remote netip.AddrPort, places *listen.Places) {
 	c := newConn(s, nil, nil)
 	c.facts.Remote, c.fresh = remote, true
+	c.fd, c.loop = fd, s.loops[int(s.next.Load())%len(s.loops)] // before the server may kill it
 	if !s.admit(c, places) {
 		sendNow(fd, []byte(overloaded), nil) // An empty socket buffer takes it at once.
 		unix.Close(fd)
 		return
 	}
-	c.fd, c.loop = fd, s.loops[int(s.next.Load())%len(s.loops)]
 	c.arm(headTime)
 	if c.loop.add(c, fd) != nil {
 		c.end()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -259,6 +260,43 @@ func TestFaultEndsOneConnection(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A connection that its loop does not get back, because the server stops, ends like any other, also
+// if its descriptor is higher than all that the loop has seen.
+func TestConnectionsThatStayAwayEnd(t *testing.T) {
+	t.Parallel()
+	proceed := make(chan struct{})
+	r := newRig(t, func(x *Exchange) {
+		if x.Target == "/wait" {
+			x.MayWait()
+		}
+		x.Reply(&Reply{Status: 200, Mem: []byte(strings.Clone(x.Target))})
+		if x.Target == "/quick" {
+			<-proceed
+		}
+	}, nil)
+	conn := r.dial(nil)
+	ask(t, conn, "/wait")
+	ask(t, conn, "/quick")
+	r.server.closeListeners()
+	await.True(t, "the listeners are closed", func() bool {
+		r.server.mu.Lock()
+		defer r.server.mu.Unlock()
+		return len(r.server.open) == 0
+	})
+	for range 256 { // which take the lower descriptors
+		file, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+	}
+	close(proceed)
+	if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+		t.Errorf("then %q, %v", rest, err)
+	}
+	r.awaitNoConnections()
 }
 
 // Requests that come at once are read and answered together, and still have nothing to do with each
