@@ -33,7 +33,6 @@ test-long: ## Run every test, the slow ones too.
 	$(GO) test -run '^$$' -fuzz '^FuzzHead$$' -fuzztime 1m ./edgeagent/internal/front
 	$(GO) test -run '^$$' -fuzz '^FuzzH2$$' -fuzztime 1m ./edgeagent/internal/front
 	$(GO) test -run '^$$' -fuzz '^FuzzHPACK$$' -fuzztime 1m ./edgeagent/internal/front
-	$(GO) test -run '^$$' -fuzz '^FuzzSplitBase$$' -fuzztime 1m ./edgeagent/internal/origin/kind/web
 	$(GO) test -run '^$$' -fuzz '^FuzzReply$$' -fuzztime 1m ./edgeagent/internal/origin/http1
 	$(GO) test -run '^$$' -fuzz '^FuzzOpen$$' -fuzztime 1m ./internal/seal
 	$(GO) test -run '^$$' -fuzz '^FuzzText$$' -fuzztime 1m ./internal/apitoken

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -225,6 +226,7 @@ func compileOrigin(id string, stored Stored[*topologyv1.Origin], secrets map[str
 		ID:        id,
 		UID:       UID(id, stored.CreateRevision),
 		Spec:      o,
+		Base:      baseOf(o),
 		Secrets:   secrets,
 		Target:    target,
 		Connect:   duration(timeouts.GetConnect(), DefaultConnect),
@@ -232,6 +234,14 @@ func compileOrigin(id string, stored Stored[*topologyv1.Origin], secrets map[str
 		Idle:      duration(timeouts.GetIdle(), DefaultIdle),
 		Breaker:   breakerOf(o.GetBreaker()),
 	}, nil
+}
+
+func baseOf(o *topologyv1.Origin) *url.URL {
+	u, err := url.Parse(cmp.Or(o.GetWeb().GetBaseUrl(), o.GetAkeneo().GetBaseUrl()))
+	if err != nil || u.Host == "" {
+		return nil
+	}
+	return u
 }
 
 func breakerOf(b *topologyv1.OriginBreaker) Breaker {

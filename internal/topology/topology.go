@@ -8,6 +8,7 @@ package topology
 import (
 	"iter"
 	"net/netip"
+	"net/url"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
@@ -115,6 +116,9 @@ type Origin struct {
 	ID, UID string
 	// Spec is the stored resource. It holds no secrets.
 	Spec *topologyv1.Origin
+	// Base is the base URL of a web or an Akeneo origin, nil if that is not one of a host. Nobody
+	// changes it.
+	Base *url.URL
 	// Secrets holds secret values by field path, as in OriginSecrets. It may be nil.
 	Secrets map[string]string
 	// Target is a hash of everything that decides which bytes a path stands for: kind, URL or

@@ -65,7 +65,10 @@ func (h *Head) check() error {
 
 // appendHead encodes h. Length is not in it: the trailer says it.
 func appendHead(b []byte, h *Head) []byte {
-	b = slices.Grow(b, len(h.Fields)+len(h.Selecting)+len(h.Meta)+256) // enough for most
+	// An object keeps the memory, so there is not much more of it than it takes.
+	s := &h.Scope
+	b = slices.Grow(b, 64+len(h.Fields)+len(h.Selecting)+len(h.Meta)+
+		len(s.Account)+len(s.Endpoint)+len(s.Path)+len(s.Query))
 	b = binary.AppendVarint(b, int64(h.Status))
 	b = binary.AppendVarint(b, h.RequestTime.UnixNano())
 	b = binary.AppendVarint(b, h.ResponseTime.UnixNano())

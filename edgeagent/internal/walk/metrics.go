@@ -15,7 +15,7 @@ type metrics struct {
 	steps, walks *prometheus.CounterVec
 	// stepCounters and walkCounters are those that were used, so that each is looked up once.
 	stepCounters counters[stepLabels]
-	walkCounters counters[walkLabels]
+	walkCounters counters[string]
 
 	// What is counted of each endpoint and of each origin, with the first series of each metric.
 	endpoints, origins *series.Family
@@ -26,11 +26,6 @@ type stepLabels struct {
 	kind    string
 	outcome origin.Outcome
 	reason  origin.Reason
-}
-
-type walkLabels struct {
-	kind   Kind
-	status int // of Failed, else 0
 }
 
 // counters holds counters by what their labels are made of.
@@ -120,15 +115,9 @@ func outcomes() (names []string) {
 
 func (m *metrics) walk(r *Request, res *Result) {
 	m.endpoints.Of(r.Account.ID, r.Endpoint.ID).Add(int(res.Kind), 1)
-	labels := walkLabels{kind: res.Kind}
+	ending := res.Kind.String()
 	if res.Kind == Failed {
-		labels.status = res.Status
+		ending = "failed_" + strconv.Itoa(res.Status)
 	}
-	m.walkCounters.of(labels, func() prometheus.Counter {
-		ending := res.Kind.String()
-		if res.Kind == Failed {
-			ending = "failed_" + strconv.Itoa(res.Status)
-		}
-		return m.walks.WithLabelValues(ending)
-	}).Inc()
+	m.walkCounters.of(ending, func() prometheus.Counter { return m.walks.WithLabelValues(ending) }).Inc()
 }

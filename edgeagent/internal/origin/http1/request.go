@@ -39,8 +39,6 @@ func (c *conn) sendContent(req *http.Request) error {
 // requests are buffers for requests.
 var requests = sync.Pool{New: func() any { return new(make([]byte, 0, 1<<10)) }}
 
-var errTarget = errors.New("the URL has a control character")
-
 // appendRequest appends a request without content, whose fields have passed check, as
 // [http.Request.Write] writes it. That takes five times as long.
 func appendRequest(b []byte, req *http.Request) ([]byte, error) {
@@ -53,7 +51,7 @@ func appendRequest(b []byte, req *http.Request) ([]byte, error) {
 	}
 	target := req.URL.RequestURI()
 	if strings.ContainsFunc(target, func(r rune) bool { return r < ' ' || r == '\x7f' }) {
-		return b, errTarget
+		return b, errors.New("the URL has a control character")
 	}
 	b = append(append(append(b, cmp.Or(req.Method, http.MethodGet)...), ' '), target...)
 	b = append(append(b, " HTTP/1.1\r\nHost: "...), withoutZone(host)...)

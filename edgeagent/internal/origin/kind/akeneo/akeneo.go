@@ -64,11 +64,10 @@ func endOf(object string) (end string, ok bool) {
 }
 
 func baseOf(o *topology.Origin) (*url.URL, error) {
-	base, err := url.Parse(o.Spec.GetAkeneo().GetBaseUrl())
-	if err != nil || base.Host == "" {
+	if o.Base == nil {
 		return nil, kind.WrongConfig("baseUrl is not a URL", "correct akeneo.baseUrl")
 	}
-	return base, nil
+	return o.Base, nil
 }
 
 // sign adds a token of the connection.
