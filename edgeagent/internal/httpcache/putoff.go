@@ -3,6 +3,8 @@ package httpcache
 import (
 	"sync"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
 // What is left to do of a fill when its result is published is put off until the first client was
@@ -50,6 +52,7 @@ func (f *fill) goOn() {
 	f.rest = nil
 	f.mu.Unlock()
 	if rest != nil {
+		socket.Yield() // to the client, which has the beginning now
 		go func() {
 			growStack()
 			f.finish(rest)

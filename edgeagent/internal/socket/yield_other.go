@@ -1,0 +1,6 @@
+//go:build !linux
+
+package socket
+
+// Yield does nothing here.
+func Yield() {}
