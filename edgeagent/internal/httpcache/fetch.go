@@ -245,7 +245,8 @@ func (f *fill) found(res *walk.Result) (rest func()) {
 	resp := res.Response
 	fresh, asked, came := f.judgeResponse(resp.Status, field.Map(resp.Header), res)
 	tags := rfc9111.Tags(resp.Header.Values)
-	header := maps.Clone(field.Map(resp.Header))
+	private := dependsOnCredentials(field.Map(resp.Header), res)
+	header := field.Map(resp.Header)
 	f.clean(header, res, came)
 	if f.choseCoding(header) {
 		rfc9111.AddVary(header, "Accept-Encoding")
@@ -257,7 +258,7 @@ func (f *fill) found(res *walk.Result) (rest func()) {
 	if f.mayCodeForOthers(header, res) {
 		names = append(names, "accept-encoding")
 	}
-	if dependsOnCredentials(field.Map(resp.Header), res) {
+	if private {
 		names = append(names, "authorization")
 	}
 	slices.Sort(names)
@@ -346,6 +347,7 @@ func (f *fill) pass(r result, soon bool) (rest func()) {
 	}
 	f.c.misses.put(f.key, struct{}{}, f.c.cfg.Now(), ttl)
 	f.c.metrics.fills.WithLabelValues("passed").Inc()
+	f.passed = make(chan struct{})
 	f.publish(r)
 	return func() {
 		f.waiting.Wait()
@@ -375,14 +377,14 @@ func (f *fill) store(r result) (rest func()) {
 		return f.pass(r, false)
 	}
 	r.object = fill
-	stop := context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })
 	var err error
 	if fill.Keeping() { // What has come with the head is there when the requests wake up.
 		err = f.carryFirst(r)
 	}
 	f.publish(r)
 	return func() {
-		defer stop()
+		// It also ends a wait for a slow reader, which knows nothing of the context.
+		defer context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })()
 		defer r.walk.Response.Body.Close()
 		buf := copyBuffers.Get().(*[copyBytes]byte)
 		defer copyBuffers.Put(buf)

@@ -45,7 +45,7 @@ type fill struct {
 	background bool
 	interims   interims
 	published  chan struct{}
-	passed     chan struct{}  // closed when a body that is not stored was read
+	passed     chan struct{}  // of a body that is not stored; closed when that was read
 	waiting    sync.WaitGroup // requests that waited for the result and have not taken what they need
 
 	// carried are the bytes of the body that have come.
@@ -242,14 +242,13 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	own.Header = own.sent
 	f = &fill{
 		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
-		onDisk:    !c.cfg.Store.Hung(),
-		published: make(chan struct{}), passed: make(chan struct{}),
+		onDisk: !c.cfg.Store.Hung(), published: make(chan struct{}),
 	}
+	own.OnInterim = f.interims.add
 	if q.best.ok {
 		f.stored = q.best
 	}
 	f.ctx, f.cancel = context.WithCancelCause(c.ctx)
-	f.ctx = origin.WithInterim(f.ctx, f.interims.add)
 	if parent := trace.SpanContextFromContext(q.ctx); parent.IsValid() {
 		f.ctx = trace.ContextWithRemoteSpanContext(f.ctx, parent)
 	}

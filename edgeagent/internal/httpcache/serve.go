@@ -143,6 +143,7 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	q.shares = true
 	c.find(q)
 	if !q.best.ok || q.best.use.ask != "" {
+		r.Key = q.key // [Cache.Serve] needs it too
 		return false
 	}
 	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil

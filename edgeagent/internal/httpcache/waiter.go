@@ -162,7 +162,8 @@ func (w *waiter) status(outcome int) rfc9111.CacheStatus {
 // reply returns the common part of the answers from a fill's head.
 func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *answer {
 	res := &w.f.result
-	a := &answer{
+	a := &w.q.answer
+	*a = answer{
 		decoded: res.decoded, status: res.head.Status, vals: res.vals, length: length, from: from,
 		verdict: res.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), outcome: outcome,
 		steps: res.walk.Steps,
@@ -264,6 +265,7 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	}
 	req := w.f.first.Request.Request
 	req.Header = w.q.header() // with its own credentials, not those of the request that started the fill
+	req.OnInterim = nil
 	res := w.c.cfg.Walker.From(w.ctx, &req, a.supplier, ask)
 	if res.Kind != walk.Found {
 		release()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ type Fill struct {
 	start   *[startBytes]byte // of the body, until there is a file or the fill has ended; nil before and after
 	file    *os.File
 	win     *window
-	readers map[*Reader]struct{}
+	readers []*Reader
 	whole   bool   // all bytes have arrived; Commit stores them
 	ended   bool   // committed or aborted
 	err     error  // of the abort
@@ -104,7 +105,7 @@ type Fill struct {
 
 // Begin starts a fill of key for a walk that began at revision asof. It cannot fail.
 func (s *Store) Begin(k Key, asof int64) *Fill {
-	return &Fill{s: s, key: k, asof: asof, seq: s.seq.Add(1), readers: make(map[*Reader]struct{}), step: firstStep}
+	return &Fill{s: s, key: k, asof: asof, seq: s.seq.Add(1), step: firstStep}
 }
 
 // Copy returns what [Entry.Copy] returns of the object, once it is stored.
@@ -383,18 +384,16 @@ func (f *Fill) awaitRoom() {
 		return
 	}
 	waited := false
-	for r := range f.readers {
+	for _, r := range f.readers {
 		waited = waited || r.off >= f.size
 	}
 	if !waited {
 		return
 	}
-	for r := range f.readers {
-		if r.off == least {
-			r.left = true
-			delete(f.readers, r)
-		}
-	}
+	f.readers = slices.DeleteFunc(f.readers, func(r *Reader) bool {
+		r.left = r.off == least
+		return r.left
+	})
 	f.trim()
 }
 

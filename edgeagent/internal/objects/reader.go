@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 )
 
 // Reader follows a fill from an offset on. Like any io.Reader it is for one goroutine; Close it.
@@ -41,7 +42,7 @@ func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
 		r.body = file
 		return r, nil
 	}
-	f.readers[r] = struct{}{}
+	f.readers = append(f.readers, r)
 	return r, nil
 }
 
@@ -169,7 +170,7 @@ func (f *Fill) trim() {
 // leastRead returns the offset up to which every reader has read. Callers hold mu.
 func (f *Fill) leastRead() int64 {
 	least := f.size
-	for r := range f.readers {
+	for _, r := range f.readers {
 		least = min(least, r.off)
 	}
 	return least
@@ -186,8 +187,8 @@ func (r *Reader) Close() error {
 		f.s.unpin(f.key, f.seq)
 		return nil
 	}
-	if _, open := f.readers[r]; open {
-		delete(f.readers, r)
+	if i := slices.Index(f.readers, r); i >= 0 {
+		f.readers = slices.Delete(f.readers, i, i+1)
 		f.trim()
 		notify(&f.room) // the leader may have waited for this reader alone
 		f.closeIfIdle()

@@ -111,15 +111,16 @@ func (e *BodyError) Error() string {
 // A body is what a caller reads: a stream that is resumed at the same origin when it breaks, if
 // that origin can prove that the rest belongs to the same file.
 type body struct {
-	id     string // the origin's id, for errors
-	more   func(Conditions) *Answer
+	c      *Client
+	ctx    context.Context // of the whole body
+	kind   *kind.Kind
+	origin *topology.Origin // nil for the Media Library
+	ask    Ask
+	health *health
 	etag   string // strong; "" if the body cannot be resumed
 	next   int64  // position in the file of the next byte
 	last   int64  // position of the last byte, -1 if unknown
 	tries  int
-	count  func(result string)
-	failed func(fault)
-	whole  func() // called once, unless the body breaks for good
 
 	// mu guards what follows, because a Close may come while src is read or replaced.
 	mu       sync.Mutex
@@ -133,19 +134,8 @@ func (c *Client) makeResumable(ctx context.Context, k *kind.Kind, o *topology.Or
 	if r.Body == http.NoBody {
 		return
 	}
-	ask.Deadline = time.Time{}
-	b := &body{id: MediaKind, src: r.Body, last: -1, tries: maxResumes}
-	if o != nil {
-		b.id = o.ID
-	}
-	b.more = func(conditions Conditions) *Answer {
-		ask.Conditions = conditions
-		a, _ := c.guarded(ctx, k, o, &ask, h)
-		return a
-	}
-	b.whole = h.finished
-	b.failed = func(f fault) { h.report(k, o, &ask, faultAnswer(f), broken) }
-	b.count = func(result string) { c.metrics.resumes.WithLabelValues(k.Name, result).Inc() }
+	b := &body{c: c, ctx: ctx, kind: k, origin: o, ask: ask, health: h, src: r.Body, last: -1, tries: maxResumes}
+	b.ask.Deadline = time.Time{}
 	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
 		b.etag = etag
 	}
@@ -170,7 +160,7 @@ func (b *body) Read(p []byte) (int, error) {
 			err = io.ErrUnexpectedEOF // the head of a part has announced more
 		}
 		if err == io.EOF {
-			b.ended(b.whole)
+			b.ended(true)
 		}
 		if err == nil || err == io.EOF {
 			return 0, err
@@ -178,11 +168,15 @@ func (b *body) Read(p []byte) (int, error) {
 		f := faultOf(err)
 		unwanted := f.reason == Canceled || hurried(err) || b.isClosed() // not the origin's fault
 		if !unwanted {
-			b.failed(f)
+			b.health.report(b.kind, b.origin, &b.ask, faultAnswer(f), broken)
 		}
 		if unwanted || !b.resume() {
-			b.ended(func() {})
-			return 0, &BodyError{b.id, f.detail, f.advice}
+			b.ended(false)
+			id := MediaKind
+			if b.origin != nil {
+				id = b.origin.ID
+			}
+			return 0, &BodyError{id, f.detail, f.advice}
 		}
 	}
 }
@@ -200,14 +194,14 @@ func (b *body) WriteFirst(w io.Writer) (n int, err error) {
 	return n, err
 }
 
-// ended calls report, which records how the body ended, at the first call only.
-func (b *body) ended(report func()) {
+// ended records the end of the body at the first call only: a success, unless it broke for good.
+func (b *body) ended(whole bool) {
 	b.mu.Lock()
 	first := !b.reported
 	b.reported = true
 	b.mu.Unlock()
-	if first {
-		report()
+	if first && whole {
+		b.health.finished()
 	}
 }
 
@@ -227,18 +221,19 @@ func (b *body) resume() bool {
 	if b.last >= 0 {
 		span += strconv.FormatInt(b.last, 10)
 	}
-	a := b.more(Conditions{Range: span, IfRange: b.etag})
-	if a.Outcome != Found {
-		b.count("refused")
-		return false
-	}
-	if !b.continues(a.Response) || !b.replace(a.Response.Body) {
+	b.ask.Conditions = Conditions{Range: span, IfRange: b.etag}
+	a, _ := b.c.guarded(b.ctx, b.kind, b.origin, &b.ask, b.health)
+	resumed := a.Outcome == Found
+	if resumed && (!b.continues(a.Response) || !b.replace(a.Response.Body)) {
 		a.Response.Body.Close()
-		b.count("refused")
-		return false
+		resumed = false
 	}
-	b.count("resumed")
-	return true
+	result := "refused"
+	if resumed {
+		result = "resumed"
+	}
+	b.c.metrics.resumes.WithLabelValues(b.kind.Name, result).Inc()
+	return resumed
 }
 
 // continues reports whether r is the rest of the file, and nothing else.
@@ -267,7 +262,7 @@ func (b *body) replace(src io.ReadCloser) bool {
 
 // Close ends the body. It may be called while another goroutine reads, which then gets an error.
 func (b *body) Close() error {
-	b.ended(b.whole)
+	b.ended(true)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {

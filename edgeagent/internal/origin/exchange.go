@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
@@ -35,15 +35,23 @@ const (
 type exchange struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	watch  *watch
+	watch  watch
 	idle   time.Duration
+	call   http1.Call
 	resp   *http.Response
 	began  time.Time
 	headAt time.Time
-	notes  []string // which lines of the head were left out
 	by     *attempt
 	health *health
-	leave  func() // releases the place within the origin's caps, once
+	path   uint64      // its place within the origin's caps
+	left   atomic.Bool // that place was released
+}
+
+// leave releases the exchange's place within the origin's caps. It may be called again.
+func (x *exchange) leave() {
+	if !x.left.Swap(true) {
+		x.health.leave(x.path)
+	}
 }
 
 // end releases what the exchange holds.
@@ -81,7 +89,7 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 	cleanCoding(r.Header)
 	row := kind.Judge(k.Rows, r)
 	a := answerOf(k, row, r)
-	c.remark(k, a, x.notes)
+	c.remark(k, a, x.call.Dropped)
 	if row.Outcome != Found {
 		h.health.noteAnswer(x.by.address(), row)
 		x.drain()
@@ -191,8 +199,8 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	by.health = h.health
 	ctx, cancel := context.WithCancelCause(parent)
 	x := &exchange{
-		ctx: ctx, cancel: cancel, watch: newWatch(cancel, h.Ask.Deadline), by: by, health: h.health,
-		leave: sync.OnceFunc(func() { h.health.leave(path) }),
+		ctx: ctx, cancel: cancel, watch: watch{cancel: cancel, deadline: h.Ask.Deadline}, by: by, health: h.health,
+		path: path,
 	}
 	connect, firstByte, idle := timeouts(h.Origin)
 	x.idle = idle
@@ -201,7 +209,7 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		s = c.operator
 	}
 	to := h.link(by, connect)
-	call := http1.Call{
+	x.call = http1.Call{
 		Key: to.key,
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			by.at.Store(nil) // an idle connection may have been closed by the server
@@ -213,10 +221,10 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 			x.watch.phase(firstByte, errFirstByteTimeout)
 		},
 		Sent:    func() { x.watch.phase(firstByte, errFirstByteTimeout) },
-		Interim: interimOf(ctx),
+		Interim: h.Ask.OnInterim,
 	}
 	x.began = time.Now()
-	resp, err := s.client.Do(ctx, h.Req, &call)
+	resp, err := s.client.Do(ctx, h.Req, &x.call)
 	x.headAt = time.Now()
 	x.watch.stop()
 	h.health.answered(path)
@@ -232,25 +240,8 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		}
 		return nil, err
 	}
-	x.resp, x.notes = resp, call.Dropped
+	x.resp = resp
 	return x, nil
-}
-
-// interimKey is the context key of the function that interim replies are passed to.
-type interimKey struct{}
-
-// WithInterim returns a context in which passOn is called with each interim reply (RFC 9110 15.2)
-// of an origin. An error of passOn ends the request to the origin.
-func WithInterim(ctx context.Context, passOn func(status int, header map[string][]string) error) context.Context {
-	return context.WithValue(ctx, interimKey{}, passOn)
-}
-
-func interimOf(ctx context.Context) func(int, http.Header) error {
-	passOn, _ := ctx.Value(interimKey{}).(func(int, map[string][]string) error)
-	if passOn == nil {
-		return nil
-	}
-	return func(status int, header http.Header) error { return passOn(status, header) }
 }
 
 // causeOf returns why this package has ended a request, or that its caller has, or err if neither

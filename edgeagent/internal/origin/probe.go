@@ -76,7 +76,7 @@ func (a *prober) run(f func(ctx context.Context)) bool {
 // isPlain reports whether the answer depends on no field of the client that o lists.
 func isPlain(a *Ask, o *topology.Origin) bool {
 	if o != nil {
-		for name := range Forwarded(o) {
+		for _, name := range Forwarded(o) {
 			if len(a.Header[name]) > 0 {
 				return false
 			}

@@ -19,10 +19,6 @@ type watch struct {
 	deadline time.Time // ends every phase until it is lifted; zero is none
 }
 
-func newWatch(cancel context.CancelCauseFunc, deadline time.Time) *watch {
-	return &watch{cancel: cancel, deadline: deadline}
-}
-
 // phase begins a phase of at most limit, and ends the one before. If it takes longer, the request
 // ends with cause.
 func (w *watch) phase(limit time.Duration, cause error) {

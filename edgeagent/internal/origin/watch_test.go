@@ -50,7 +50,7 @@ func TestWatch(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
-				w := newWatch(cancel, time.Now().Add(10*time.Minute))
+				w := &watch{cancel: cancel, deadline: time.Now().Add(10 * time.Minute)}
 				test.first(w)
 				time.Sleep(test.pause)
 				test.then(w)

@@ -205,7 +205,7 @@ func forwarded(steps []topology.Step) []string {
 	var names []string
 	for _, step := range steps {
 		if step.Origin != nil {
-			names = slices.AppendSeq(names, origin.Forwarded(step.Origin))
+			names = append(names, origin.Forwarded(step.Origin)...)
 		}
 	}
 	slices.Sort(names)

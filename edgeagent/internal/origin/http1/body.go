@@ -29,25 +29,19 @@ const (
 	inTrailer
 )
 
-// A body is the body of a reply. One goroutine reads it; any may close it.
-type body struct {
+// A content is the content of a reply, which its framing marks off in what the connection brings.
+type content struct {
 	r       *bufio.Reader
 	framing framing
 	at      place
 	rest    int64
 	err     error // what later reads return
-
-	ended atomic.Bool
-	end   func(whole bool) // called once; with false, perhaps while another goroutine reads from r
 }
 
 // Read implements [io.Reader]. It returns io.EOF along with the last byte, if it can.
-func (b *body) Read(p []byte) (n int, err error) {
+func (b *content) Read(p []byte) (n int, err error) {
 	if b.err != nil {
 		return 0, b.err
-	}
-	if b.ended.Load() {
-		return 0, errClosed
 	}
 	switch b.framing {
 	case counted:
@@ -62,8 +56,27 @@ func (b *body) Read(p []byte) (n int, err error) {
 	default:
 		n, err = b.r.Read(p)
 	}
-	if err != nil {
-		b.err = err
+	b.err = err
+	return n, err
+}
+
+// A body is the body of a reply. One goroutine reads it; any may close it.
+type body struct {
+	content
+	c    *Client
+	cn   *conn
+	stop func() bool // ends what the context does to cn; false if that has begun
+	last bool        // no other reply follows
+
+	ended atomic.Bool
+}
+
+// Read implements [io.Reader].
+func (b *body) Read(p []byte) (n int, err error) {
+	if b.err == nil && b.ended.Load() {
+		return 0, errClosed
+	}
+	if n, err = b.content.Read(p); err != nil {
 		b.finish(err == io.EOF)
 	}
 	return n, err
@@ -81,8 +94,21 @@ func (b *body) finish(whole bool) {
 	}
 }
 
+// end returns the connection to the client, or closes it. It is called once; with false, perhaps
+// while another goroutine reads from r.
+func (b *body) end(whole bool) {
+	if !b.stop() || !whole || b.last || b.cn.single {
+		b.cn.abort()
+	} else {
+		b.c.put(b.cn, b.r)
+	}
+	if whole {
+		freeReader(b.r)
+	}
+}
+
 // readChunks reads from the chunks. It returns without waiting for more once it has read something.
-func (b *body) readChunks(p []byte) (n int, err error) {
+func (b *content) readChunks(p []byte) (n int, err error) {
 	for {
 		switch {
 		case n > 0 && (n == len(p) && b.at == inChunk || !b.isHere()):
@@ -110,13 +136,13 @@ func (b *body) readChunks(p []byte) (n int, err error) {
 }
 
 // isHere reports whether the next bytes can be read without waiting.
-func (b *body) isHere() bool {
+func (b *content) isHere() bool {
 	here, _ := b.r.Peek(b.r.Buffered())
 	return len(here) > 0 && (b.at == inChunk || bytes.IndexByte(here, '\n') >= 0)
 }
 
 // readLine reads a line between chunks. Its error is io.EOF for the last one.
-func (b *body) readLine() error {
+func (b *content) readLine() error {
 	line, err := b.r.ReadSlice('\n')
 	switch {
 	case err == io.EOF:

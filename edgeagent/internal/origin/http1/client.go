@@ -55,7 +55,7 @@ type Call struct {
 	Sent      func()
 	// Interim is called with each interim reply (RFC 9110 15.2). Its error ends the request.
 	// Default: they are dropped, and the sixth ends the request.
-	Interim func(status int, header http.Header) error
+	Interim func(status int, header map[string][]string) error
 	// Dropped is set to the lines that were left out of heads, for people.
 	Dropped []string
 }
@@ -165,7 +165,7 @@ func freeReader(r *bufio.Reader) {
 func (c *Client) exchange(
 	ctx context.Context, cn *conn, req *http.Request, call *Call,
 ) (resp *http.Response, begun bool, err error) {
-	stop := context.AfterFunc(ctx, cn.abort)
+	stop := context.AfterFunc(ctx, cn.ends)
 	r := readers.Get().(*bufio.Reader)
 	r.Reset(cn)
 	if call.Connected != nil {
@@ -184,17 +184,7 @@ func (c *Client) exchange(
 		freeReader(r)
 		return nil, begun, err
 	}
-	end := func(whole bool) {
-		switch {
-		case !stop() || !whole || h.last || cn.single:
-			cn.abort()
-		default:
-			c.put(cn, r)
-		}
-		if whole {
-			freeReader(r)
-		}
-	}
+	b := &body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last}
 	resp = &http.Response{
 		Status:     strconv.Itoa(h.status) + " " + http.StatusText(h.status),
 		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -203,12 +193,12 @@ func (c *Client) exchange(
 	switch {
 	case h.framing == noBody || h.framing == counted && h.length == 0:
 		resp.Body = http.NoBody
-		end(true)
+		b.end(true)
 		return resp, true, nil
 	case h.framing == chunked:
 		resp.TransferEncoding = []string{"chunked"}
 	}
-	resp.Body = &body{r: r, framing: h.framing, rest: h.length, end: end}
+	resp.Body = b
 	return resp, true, nil
 }
 

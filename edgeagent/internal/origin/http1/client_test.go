@@ -407,8 +407,8 @@ func TestHeadsAreBounded(t *testing.T) {
 	}
 	var told int
 	wants := call(o)
-	wants.Interim = func(status int, h http.Header) error {
-		if told++; status != 103 || h.Get("Link") != "</a>" {
+	wants.Interim = func(status int, h map[string][]string) error {
+		if told++; status != 103 || http.Header(h).Get("Link") != "</a>" {
 			t.Errorf("told of %d %v", status, h)
 		}
 		return nil
@@ -418,7 +418,7 @@ func TestHeadsAreBounded(t *testing.T) {
 		t.Errorf("got %v, %v after %d", resp, err, told)
 	}
 	enough := errors.New("enough")
-	wants.Interim = func(int, http.Header) error { return enough }
+	wants.Interim = func(int, map[string][]string) error { return enough }
 	if _, err := c.Do(t.Context(), request(t, "GET", o.URL()+"/early", ""), wants); !errors.Is(err, enough) {
 		t.Errorf("ended with %v", err)
 	}

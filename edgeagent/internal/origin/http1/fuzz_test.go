@@ -25,13 +25,13 @@ type answer struct {
 // own is what this package makes of it.
 func own(sent []byte, method string) (a answer) {
 	r := bufio.NewReader(bytes.NewReader(sent))
-	h, _, err := new(Client).readFinal(r, method, &Call{Interim: func(int, http.Header) error { return nil }})
+	h, _, err := new(Client).readFinal(r, method, &Call{Interim: func(int, map[string][]string) error { return nil }})
 	if err != nil {
 		return a
 	}
 	a.readable, a.status, a.header, a.length, a.whole = true, h.status, h.header, h.length, true
 	if h.framing != noBody && (h.framing != counted || h.length > 0) {
-		b := &body{r: r, framing: h.framing, rest: h.length, end: func(bool) {}}
+		b := &content{r: r, framing: h.framing, rest: h.length}
 		text, err := io.ReadAll(b)
 		a.body, a.whole = string(text), err == nil
 		a.trailer = b.at == inTrailer && b.rest < MaxHead-int64(len("\r\n"))

@@ -20,6 +20,9 @@ type Request struct {
 	// Header is what web origins may see of the client: normalised Accept and Accept-Encoding, the
 	// endpoint's ForwardRequestHeaders, and CDN-Loop. Each origin is sent only what it lists.
 	Header field.Map
+	// OnInterim is called with each interim reply (RFC 9110 15.2) of an origin. Its error ends the
+	// request to that origin. Default: they are dropped, up to 5 of them.
+	OnInterim func(status int, header map[string][]string) error
 }
 
 // Ask is one question to one origin.

@@ -3,7 +3,6 @@ package web
 
 import (
 	"cmp"
-	"iter"
 	"mime"
 	"net"
 	"net/http"
@@ -53,7 +52,7 @@ func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask,
 	forward(h, a.Header, "Accept")
 	forward(h, a.Header, "Accept-Encoding")
 	if own {
-		for name := range Forwarded(o) {
+		for _, name := range Forwarded(o) {
 			forward(h, a.Header, name)
 		}
 		if o.Spec.GetWeb().GetForwardClientIp() {
@@ -67,16 +66,15 @@ func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask,
 	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header["Cdn-Loop"], []string{id}), ", ")}
 }
 
-// Forwarded yields the names, in canonical form, of the client's fields that o is sent because it
+// Forwarded returns the names, in canonical form, of the client's fields that o is sent because it
 // lists them.
-func Forwarded(o *topology.Origin) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, name := range o.Spec.GetWeb().GetForwardRequestHeaders() {
-			if !kind.Reserved(name) && !yield(http.CanonicalHeaderKey(name)) {
-				return
-			}
+func Forwarded(o *topology.Origin) (names []string) {
+	for _, name := range o.Spec.GetWeb().GetForwardRequestHeaders() {
+		if !kind.Reserved(name) {
+			names = append(names, http.CanonicalHeaderKey(name))
 		}
 	}
+	return names
 }
 
 func forward(to http.Header, from field.Map, name string) {
