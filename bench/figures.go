@@ -55,6 +55,16 @@ func ratio(ours, theirs float64) string {
 	return fmt.Sprintf("%.2f", ours/theirs)
 }
 
+// pairedRatio is the median of the ratios of the rounds. A machine that changes its speed between
+// two rounds does not change it.
+func pairedRatio(ours, theirs []float64) string {
+	ratios := make([]float64, len(ours))
+	for i := range ours {
+		ratios[i] = ours[i] / theirs[i]
+	}
+	return ratio(median(ratios), 1)
+}
+
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", d.Seconds()*1000) }
 
 func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -76,16 +77,16 @@ func hits(ctx context.Context, b *bench) error {
 			}
 			t.add(l.name, c.name, fmt.Sprintf("%.0f", median(m.requests)), fmt.Sprintf("%.1f", median(m.bytes)/1e6),
 				p99, fmt.Sprintf("%.0f", median(m.perCPU)),
-				ratio(median(own.requests), median(m.requests)), ratio(median(own.perCPU), median(m.perCPU)))
+				pairedRatio(own.requests, m.requests), pairedRatio(own.perCPU, m.perCPU))
 			f.values[c.name] = fmt.Sprintf("%.0f", median(m.perCPU))
 			if c.name == "nginx" {
-				f.values[ratioOf] = ratio(median(own.perCPU), median(m.perCPU))
+				f.values[ratioOf] = pairedRatio(own.perCPU, m.perCPU)
 			}
 		}
 		b.figures = append(b.figures, f)
 	}
 	t.print(b.out)
-	fmt.Fprintf(b.out, "Medians of %d rounds of %s, taken in turn; %d connections (h2: 16 with 8 streams each; new TLS: one request each, without resumption); %s.\n", b.rounds, b.duration, connections, b.placed())
+	fmt.Fprintf(b.out, "Medians of %d rounds of %s, in each of which all are taken in a random order; a ratio is the median of those of the rounds; %d connections (h2: 16 with 8 streams each; new TLS: one request each, without resumption); %s.\n", b.rounds, b.duration, connections, b.placed())
 	return errors.Join(failed...)
 }
 
@@ -99,9 +100,8 @@ func title(load string) string {
 // machine that is busy for a moment, is repeated.
 func (b *bench) measure(ctx context.Context, l *load) ([]taken, error) {
 	all := make([]taken, len(l.contenders))
-	for round := range b.rounds {
-		for i := range l.contenders { // Each round begins with another, so that nobody always follows the same one.
-			at := (i + round) % len(l.contenders)
+	for range b.rounds {
+		for _, at := range rand.Perm(len(l.contenders)) { // Nobody always follows the same one.
 			c := l.contenders[at]
 			err := b.round(ctx, l, c, &all[at])
 			if err != nil && ctx.Err() == nil {
