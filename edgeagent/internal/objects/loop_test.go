@@ -3,6 +3,7 @@ package objects
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -237,7 +238,9 @@ func TestPowerCut(t *testing.T) {
 				eventually(t, "some fills, some of them on the disk",
 					func() bool { return s.seq.Load() > before+20 && synced.Load() > disked+1 })
 				after := disk.asAfterAPowerCut()
-				again := openStore(t, after.dir, limit(24<<20))
+				again := openStore(t, after.dir, limit(24<<20), func(c *Config) {
+					c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+				})
 				for n := range killKeys {
 					for _, e := range again.Lookup(testKey(n)) {
 						if string(e.Head().Meta) != string(testHead(n, 0).Meta) {
