@@ -96,7 +96,7 @@ func title(load string) string {
 		"new TLS", "new TLS connections").Replace(load)
 }
 
-// measure loads each contender in turn, round by round. A load that breaks off once, as on a
+// measure loads each contender once a round. A load that breaks off once, as on a
 // machine that is busy for a moment, is repeated.
 func (b *bench) measure(ctx context.Context, l *load) ([]taken, error) {
 	all := make([]taken, len(l.contenders))

@@ -128,7 +128,7 @@ func carryOut(ctx context.Context, args []string, o options) (*bench, error) {
 	flags.StringVar(&o.against, "against", "", "another edgewalk `binary` to measure beside it, such as that of the commit before (hits, miss)")
 	flags.DurationVar(&o.duration, "duration", 0, "how long each load runs (hits: 5s)")
 	flags.IntVar(&o.rounds, "rounds", 0, "how often each figure is taken, in turn with its peers (hits: 5, restart: 3, trouble: 3, coalesce: 1)")
-	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, fleet: 200, miss: 1000, coalesce: 1000, trouble: 2000)")
+	flags.IntVar(&o.count, "count", 0, "requests, changes or clients (apply: 200, fleet: 200, miss: 5000, coalesce: 1000, trouble: 2000)")
 	flags.IntVar(&o.edges, "edges", 0, "edges of apply (default: first 2, then 20)")
 	flags.IntVar(&o.objects, "objects", 100_000, "cached objects of memory and restart")
 	flags.IntVar(&o.domains, "domains", 100_000, "domains of memory, 0 for none, and of certs, 100000 or 1000000")

@@ -70,9 +70,8 @@ type Exchange struct {
 	Kept any
 
 	stream stream
-	owned  bool        // see Own
-	lines  field.Lines // the memory of Fields, while that is a copy
-	next   time.Time   // when the next request begins, if the clock was just read
+	owned  bool      // see Own
+	next   time.Time // when the next request begins, if the clock was just read
 }
 
 // stream is what an exchange came over: one request of HTTP/1, or one stream of HTTP/2. It has the
@@ -130,7 +129,7 @@ func (x *Exchange) Own() {
 	}
 	x.owned = true
 	x.stream.slow()
-	x.lines, x.Fields = x.Fields, x.Fields.Clone()
+	x.Fields = x.Fields.Clone()
 	n, m := len(x.Method), len(x.Method)+len(x.Target)
 	all := x.Method + x.Target + x.Authority
 	x.Method, x.Target, x.Authority = all[:n], all[n:m], all[m:]

@@ -231,7 +231,7 @@ func (h *h1) answer() bool {
 	c.server.cfg.Handler(x)
 	h.unwatch()
 	if x.owned {
-		x.owned, x.Fields, x.lines = false, x.lines, field.Lines{}
+		x.owned, x.Fields = false, field.Lines{}
 	}
 	if poison {
 		for i := range h.head.at {

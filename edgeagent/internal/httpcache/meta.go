@@ -121,13 +121,8 @@ func (f fields) all() iter.Seq2[string, string] {
 	}
 }
 
-// list returns both as one list, which may be shown itself.
-func (f fields) list() []byte {
-	if len(f.hidden) == 0 {
-		return slices.Clip(f.shown)
-	}
-	return slices.Concat(f.shown, f.hidden)
-}
+// list returns both as one list.
+func (f fields) list() []byte { return slices.Concat(f.shown, f.hidden) }
 
 // fieldsOf makes the fields of a reply from a header that [rfc9111.Strip] has cleaned.
 func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {

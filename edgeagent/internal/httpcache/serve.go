@@ -126,7 +126,7 @@ func (c *Cache) Close() {
 // Hit answers a request from the store if that can be done at once: without an origin, and without
 // anything that outlives the call or waits for others. It keeps no string of the request, so those
 // may lie in memory that is then used again. If it reports false, the request is for [Cache.Serve],
-// which may keep all strings. reply is a zero one, or was reset.
+// which may keep all strings, and has its Key. reply is a zero one, or was reset.
 func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	if reply.query == nil {
 		reply.query = new(query)
@@ -143,7 +143,7 @@ func (c *Cache) Hit(r *Request, reply *Reply) bool {
 	q.shares = true
 	c.find(q)
 	if !q.best.ok || q.best.use.ask != "" {
-		r.Key = q.key // [Cache.Serve] needs it too
+		r.Key = q.key
 		return false
 	}
 	return c.stored(q, reply, Hit, rfc9111.CacheStatus{Hit: true}) == nil

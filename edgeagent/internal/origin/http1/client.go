@@ -165,7 +165,7 @@ func freeReader(r *bufio.Reader) {
 func (c *Client) exchange(
 	ctx context.Context, cn *conn, req *http.Request, call *Call,
 ) (resp *http.Response, begun bool, err error) {
-	stop := context.AfterFunc(ctx, cn.ends)
+	stop := context.AfterFunc(ctx, cn.abort)
 	r := readers.Get().(*bufio.Reader)
 	r.Reset(cn)
 	if call.Connected != nil {
