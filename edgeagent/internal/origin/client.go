@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +80,7 @@ type Client struct {
 	tokens            *token.Cache
 	prober            *prober
 	metrics           *metrics
+	alarms            sync.Pool // of [watch]
 }
 
 // A side is what one of two groups shares: all accounts' origins, or the operator's own Media

@@ -56,7 +56,7 @@ func (x *exchange) leave() {
 
 // end releases what the exchange holds.
 func (x *exchange) end() {
-	x.watch.stop()
+	x.watch.end()
 	x.resp.Body.Close()
 	x.cancel(nil)
 	x.by.release()
@@ -199,8 +199,8 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	by.health = h.health
 	ctx, cancel := context.WithCancelCause(parent)
 	x := &exchange{
-		ctx: ctx, cancel: cancel, watch: watch{cancel: cancel, deadline: h.Ask.Deadline}, by: by, health: h.health,
-		path: path,
+		ctx: ctx, cancel: cancel, watch: watch{cancel: cancel, alarms: &c.alarms, deadline: h.Ask.Deadline}, by: by,
+		health: h.health, path: path,
 	}
 	connect, firstByte, idle := timeouts(h.Origin)
 	x.idle = idle
@@ -233,6 +233,7 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		if addressFault(err) {
 			by.failedAt(by.address())
 		}
+		x.watch.end()
 		cancel(nil)
 		x.leave()
 		if by.address().IsValid() {

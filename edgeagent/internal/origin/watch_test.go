@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,7 @@ func TestWatch(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
-				w := &watch{cancel: cancel, deadline: time.Now().Add(10 * time.Minute)}
+				w := &watch{cancel: cancel, alarms: new(sync.Pool), deadline: time.Now().Add(10 * time.Minute)}
 				test.first(w)
 				time.Sleep(test.pause)
 				test.then(w)
@@ -60,6 +61,49 @@ func TestWatch(t *testing.T) {
 					t.Errorf("ended with %v, want %v", got, test.want)
 				}
 				w.stop()
+			})
+		})
+	}
+}
+
+// An alarm that one watch leaves set serves the next: its phases end neither late nor early, and
+// the watch before is not ended.
+func TestAlarmServesOneWatchAfterTheOther(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name          string
+		first, second time.Duration // limits of a phase of each watch
+	}{
+		{"shorter", time.Minute, time.Second},
+		{"longer", time.Second, time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				left, endLeft := context.WithCancelCause(t.Context())
+				defer endLeft(nil)
+				used, endUsed := context.WithCancelCause(t.Context())
+				defer endUsed(nil)
+				before := &watch{cancel: endLeft, alarms: new(sync.Pool)}
+				before.phase(test.first, errConnectTimeout)
+				alarm := before.alarm
+				before.end()
+				w := &watch{cancel: endUsed, alarm: alarm, alarms: before.alarms}
+				alarm.watch = w
+				w.phase(test.second, errIdleTimeout)
+				before.phase(0, errConnectTimeout) // It has ended, so this is none.
+				time.Sleep(test.second - time.Nanosecond)
+				synctest.Wait()
+				if err := context.Cause(used); err != nil {
+					t.Errorf("ended too early, with %v", err)
+				}
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				if err := context.Cause(used); err != errIdleTimeout {
+					t.Errorf("after its limit it is %v, want %v", err, errIdleTimeout)
+				}
+				if err := context.Cause(left); err != nil {
+					t.Errorf("the watch before was ended, with %v", err)
+				}
 			})
 		})
 	}
