@@ -57,10 +57,10 @@ func ratio(ours, theirs float64) string {
 
 // pairedRatio is the median of the ratios of the rounds. A machine that changes its speed between
 // two rounds does not change it.
-func pairedRatio(ours, theirs []float64) string {
+func pairedRatio[T float64 | time.Duration](ours, theirs []T) string {
 	ratios := make([]float64, len(ours))
 	for i := range ours {
-		ratios[i] = ours[i] / theirs[i]
+		ratios[i] = float64(ours[i]) / float64(theirs[i])
 	}
 	return ratio(median(ratios), 1)
 }

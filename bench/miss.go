@@ -23,6 +23,9 @@ func miss(ctx context.Context, b *bench) error {
 	if b.count == 0 {
 		b.count = 5000 // of which 50 are above the 99th percentile
 	}
+	if b.rounds == 0 {
+		b.rounds = 5
+	}
 	var origins []*origin
 	for i := range emptyOrigins + 1 {
 		o, err := b.newOrigin(i < emptyOrigins)
@@ -88,7 +91,7 @@ func (b *bench) missWithPeers(ctx context.Context, o *origin, servers []contende
 		return err
 	}
 	defer direct.close()
-	times, clients := make([][]time.Duration, len(servers)), make([]*client, len(servers))
+	clients := make([]*client, len(servers))
 	cpu := make([]time.Duration, len(servers))
 	for i, s := range servers {
 		if clients[i], err = dial(s.address, benchHost); err != nil {
@@ -97,41 +100,62 @@ func (b *bench) missWithPeers(ctx context.Context, o *origin, servers []contende
 		defer clients[i].close()
 		cpu[i] = s.process.cpu()
 	}
-	var asked []time.Duration
-	for n := range b.count {
-		path := "/10240/miss/" + strconv.Itoa(n)
-		took, err := timeToFirstByte(direct, path)
-		if err != nil {
-			return fmt.Errorf("origin: %w", err)
-		}
-		asked = append(asked, took)
-		for _, i := range rand.Perm(len(clients)) { // What one does after its reply hits the next one.
-			if took, err = timeToFirstByte(clients[i], path); err != nil {
-				return fmt.Errorf("%s: %w", servers[i].name, err)
+	asked, took := new(missRounds), make([]missRounds, len(servers))
+	for round := range b.rounds {
+		var alone []time.Duration
+		times := make([][]time.Duration, len(servers))
+		for n := range b.count {
+			path := "/10240/miss/" + strconv.Itoa(round*b.count+n)
+			t, err := timeToFirstByte(direct, path)
+			if err != nil {
+				return fmt.Errorf("origin: %w", err)
 			}
-			times[i] = append(times[i], took)
+			alone = append(alone, t)
+			for _, i := range rand.Perm(len(clients)) { // What one does after its reply hits the next one.
+				if t, err = timeToFirstByte(clients[i], path); err != nil {
+					return fmt.Errorf("%s: %w", servers[i].name, err)
+				}
+				times[i] = append(times[i], t)
+			}
+		}
+		asked.note(alone, nil)
+		for i := range took {
+			took[i].note(times[i], alone)
 		}
 	}
 	t := newTable("miss: time to first byte of 10 KB", "p50", "p99", "added to the origin's p50", "added to its p99",
 		"edgewalk/it, added p50", "p99", "CPU time a miss")
-	t.add("origin", ms(median(asked)), ms(quantile(asked, 0.99)), "-", "-", "-", "-", "-")
-	added := func(i int, q float64) time.Duration { return quantile(times[i], q) - quantile(asked, q) }
+	t.add("origin", ms(median(asked.p50)), ms(median(asked.p99)), "-", "-", "-", "-", "-")
 	const part = "a miss of 10 KB: time to first byte, added to the origin's"
 	p50, p99 := figure{part, "p50", map[string]string{}}, figure{part, "p99", map[string]string{}}
 	for i, s := range servers {
+		m := &took[i]
 		cpu[i] = s.process.cpu() - cpu[i]
-		p50.values[s.name], p99.values[s.name] = ms(added(i, 0.5)), ms(added(i, 0.99))
+		p50.values[s.name], p99.values[s.name] = ms(median(m.added50)), ms(median(m.added99))
+		ratio50, ratio99 := pairedRatio(took[0].added50, m.added50), pairedRatio(took[0].added99, m.added99)
 		if s.name == "nginx" {
-			p50.values[ratioOf] = ratio(added(0, 0.5).Seconds(), added(i, 0.5).Seconds())
-			p99.values[ratioOf] = ratio(added(0, 0.99).Seconds(), added(i, 0.99).Seconds())
+			p50.values[ratioOf], p99.values[ratioOf] = ratio50, ratio99
 		}
-		t.add(s.name, ms(median(times[i])), ms(quantile(times[i], 0.99)), ms(added(i, 0.5)), ms(added(i, 0.99)),
-			ratio(added(0, 0.5).Seconds(), added(i, 0.5).Seconds()),
-			ratio(added(0, 0.99).Seconds(), added(i, 0.99).Seconds()), ms(cpu[i]/time.Duration(b.count)))
+		t.add(s.name, ms(median(m.p50)), ms(median(m.p99)), ms(median(m.added50)), ms(median(m.added99)),
+			ratio50, ratio99, ms(cpu[i]/time.Duration(b.rounds*b.count)))
 	}
 	b.figures = append(b.figures, p50, p99)
 	t.print(b.out)
+	fmt.Fprintf(b.out, "Medians of %d rounds of %d misses, in which the servers are asked in a random order each time; a ratio is the median of those of the rounds.\n", b.rounds, b.count)
 	return nil
+}
+
+// missRounds are quantiles of each round: of the times to first byte, and what they add
+// to those of the origin.
+type missRounds struct{ p50, p99, added50, added99 []time.Duration }
+
+func (m *missRounds) note(times, origin []time.Duration) {
+	p50, p99 := median(times), quantile(times, 0.99)
+	m.p50, m.p99 = append(m.p50, p50), append(m.p99, p99)
+	if origin != nil {
+		m.added50 = append(m.added50, p50-median(origin))
+		m.added99 = append(m.added99, p99-quantile(origin, 0.99))
+	}
 }
 
 // missWalks measures walks over origins that lack the file, beside asking the same origins one
