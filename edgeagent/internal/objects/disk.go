@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -68,12 +70,31 @@ func (s *Store) note(op string, err error) {
 	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {
 		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
-	if op == "read" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)) {
+	if op == "read" && errors.Is(err, fs.ErrNotExist) || (op == "read" || op == "delete") && damaged(err) {
 		return // it is about one file; a folder that is gone or a disk that fails shows at the next write
 	}
 	if state := classify(err); state != DiskOK {
 		s.setState(state, err)
 	}
+}
+
+// damaged reports whether an error is about one file or folder of which a part cannot be read, or
+// makes no sense to the file system: a bad sector, or what a power cut has left.
+func damaged(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
+}
+
+// setAside renames a damaged folder, so that a new one can take its place: such a folder can be
+// neither read nor deleted. What it held is gone. It reports whether it has.
+func (s *Store) setAside(dir string) bool {
+	trash := filepath.Join(filepath.Dir(dir), trashPrefix+strconv.FormatUint(rand.Uint64(), 36))
+	// Within the same folder, because to move it to another one the file system has to write in it.
+	if err := os.Rename(dir, trash); err != nil {
+		return false
+	}
+	s.cfg.Logger.Warn("a folder of the cache is damaged, what it held is gone", "dir", dir, "kept_as", trash,
+		"fix", "stop the edge and check the file system (fsck)")
+	return true
 }
 
 // classify returns what an error means for the whole disk. Corruption, a missing file and a process
@@ -177,7 +198,8 @@ func (s *Store) layout() error {
 		return err
 	}
 	if !s.cleaned {
-		if err := os.RemoveAll(filepath.Join(dir, tmpFolder)); err != nil {
+		tmp := filepath.Join(dir, tmpFolder)
+		if err := os.RemoveAll(tmp); err != nil && !(damaged(err) && s.setAside(tmp)) {
 			return err
 		}
 	}

@@ -118,11 +118,16 @@ func (s *Store) scan(more func() bool) {
 		"bytes", s.space.used.Load())
 }
 
-// takeOutTrash deletes a cache of another version; false if more ended it before that.
+// takeOutTrash deletes a cache of another version, and damaged folders if they can be read by now;
+// false if more ended it before that.
 func (s *Store) takeOutTrash(more func() bool) bool {
-	trash, err := filepath.Glob(filepath.Join(s.cfg.Dir, trashPrefix+"*"))
-	if err != nil {
-		return true
+	var trash []string
+	for _, in := range []string{".", objFolder, objFolder + "/*"} {
+		found, err := filepath.Glob(filepath.Join(s.cfg.Dir, in, trashPrefix+"*"))
+		if err != nil {
+			return true
+		}
+		trash = append(trash, found...)
 	}
 	for _, dir := range trash {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -140,7 +145,7 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 		if err == nil {
 			err = os.RemoveAll(dir)
 		}
-		if err != nil {
+		if err != nil && !damaged(err) {
 			s.note("scan", err)
 		}
 	}
@@ -153,7 +158,7 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 func (s *Store) skipMissing(shard int) bool {
 	dir := filepath.Dir(s.folder(shard * foldersPerShard))
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !removeNonFolder(dir, err) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !removeNonFolder(dir, err) && !s.setAsideDamaged(dir, err) {
 		s.note("scan", err)
 		return false
 	}
@@ -219,7 +224,7 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 	defer s.watch.leaveTurn(watched)
 	dir := s.folder(folder)
 	f, err := os.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) || removeNonFolder(dir, err) {
+	if errors.Is(err, fs.ErrNotExist) || removeNonFolder(dir, err) || s.setAsideDamaged(dir, err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -227,7 +232,7 @@ func (s *Store) readFolder(folder int) ([]slot, error) {
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
-	if removeNonFolder(dir, err) {
+	if removeNonFolder(dir, err) || s.setAsideDamaged(dir, err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -274,6 +279,16 @@ func removeNonFolder(dir string, err error) bool {
 		}
 	}
 	return false
+}
+
+// setAsideDamaged sets a damaged folder aside, or the one that it is in, and reports whether it
+// has. err is that of reading the folder.
+func (s *Store) setAsideDamaged(dir string, err error) bool {
+	if !damaged(err) {
+		return false
+	}
+	s.metrics.errors.WithLabelValues("scan").Inc()
+	return s.setAside(dir) || s.setAside(filepath.Dir(dir))
 }
 
 // Sweep deletes the unwanted objects. It reports whether it has looked at all: not before every

@@ -1,0 +1,82 @@
+package objects
+
+import (
+	"log/slog"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// zap overwrites the first block of a file or folder of a disk that is not mounted.
+func (i *image) zap(name string) {
+	i.t.Helper()
+	blocks, err := exec.Command("debugfs", "-R", "blocks /"+name, i.file).Output()
+	if err != nil || len(strings.Fields(string(blocks))) == 0 {
+		i.t.Fatalf("blocks of %s: %q, %v", name, blocks, err)
+	}
+	first := strings.Fields(string(blocks))[0]
+	zap := exec.Command("debugfs", "-w", "-R", "zap_block -p 0xa5 "+first, i.file)
+	if out, err := zap.CombinedOutput(); err != nil {
+		i.t.Fatalf("%s %v", out, err)
+	}
+}
+
+// A folder that the file system cannot read any more is replaced: what it held is gone, all else is
+// there, and the store stores again, now and when it is next opened.
+func TestDamagedFolders(t *testing.T) {
+	t.Parallel()
+	const n, lost = 40, 3
+	for name, folder := range map[string]func(object string) string{
+		"of objects":         filepath.Dir,
+		"of folders":         func(object string) string { return filepath.Dir(filepath.Dir(object)) },
+		"of all objects":     func(string) string { return objFolder },
+		"of temporary files": func(string) string { return tmpFolder },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := newImage(t, 48<<20, "has_journal")
+			s := openStore(t, disk.dir, limit(24<<20))
+			for i := range n {
+				put(t, s, i, 1000)
+			}
+			path := func(i int) string {
+				object, err := filepath.Rel(disk.dir, s.path(s.Lookup(testKey(i))[0].o.id))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return object
+			}
+			damaged := folder(path(lost))
+			var held [n]bool
+			for i := range n {
+				held[i] = strings.HasPrefix(path(i), damaged+"/")
+			}
+			s.Close()
+			disk.unmount()
+			disk.zap(damaged)
+			disk.mount()
+			for range 2 {
+				s = openStore(t, disk.dir, limit(24<<20), func(c *Config) {
+					c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+				})
+				for range 3 { // as Run does
+					s.maintain()
+					scanAll(s)
+				}
+				if st := s.Stats(); st.Disk != DiskOK || !st.Scanned {
+					t.Fatalf("%+v", st)
+				}
+				for i := range n {
+					if !held[i] {
+						wantStored(t, s, i, 1000)
+					}
+				}
+				put(t, s, lost, 2000)
+				wantStored(t, s, lost, 2000)
+				s.Close()
+				held[lost] = true // It is longer now.
+			}
+		})
+	}
+}
