@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind/web"
 )
 
 // long is a body of which each byte is known by its place, longer than what comes with a head.
@@ -142,6 +143,29 @@ func readFirst(t testing.TB, a *Answer) (string, error) {
 	}
 	rest, err := read(t, a)
 	return first.String() + rest, err
+}
+
+// A body that came whole with its head holds neither its connection nor a place at the origin, read
+// or not: a client may take its time with it, and those who want to know no more than that the file
+// is there do not read it.
+func TestBodyThatCameWholeHoldsNothing(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	fault.On("/a.jpg", func(x *faultorigin.Exchange) { x.Send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJPEG") })
+	o, c := webOrigin(t, fault.URL()), localClient(t)
+	h := c.healths.of(web.Kind, o, newAsk())
+	for range 10 {
+		a := c.Get(t.Context(), o, get("/a.jpg"))
+		h.mu.Lock()
+		if h.caps.Open != 0 {
+			t.Errorf("it holds %d places", h.caps.Open)
+		}
+		h.mu.Unlock()
+		a.Response.Body.Close()
+	}
+	if n := fault.Connections(); n != 1 {
+		t.Errorf("10 requests made %d connections", n)
+	}
 }
 
 // A body may break three times.
