@@ -80,7 +80,7 @@ type Client struct {
 	tokens            *token.Cache
 	prober            *prober
 	metrics           *metrics
-	alarms            sync.Pool // of [watch]
+	alarms            sync.Pool // of *alarm
 }
 
 // A side is what one of two groups shares: all accounts' origins, or the operator's own Media

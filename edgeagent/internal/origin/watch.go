@@ -77,10 +77,10 @@ func (w *watch) expire() (due time.Time) {
 	return time.Time{}
 }
 
-// An alarm is a timer that one watch after the other uses. Nearly every phase is over long before it
-// takes too long, so that an alarm is not stopped then: it goes off some time later, and if there is
-// a phase, it is set for that. Setting a timer for each would take a request longer than all else
-// that watches do, because it can have to wake the thread that waits for the next timer.
+// An alarm is a timer that one watch after the other uses. Nearly every phase is over long before
+// it takes too long, so that an alarm is not stopped then: it goes off some time later, and if
+// there is a phase, it is set for that. Setting a timer for each would take a request longer than
+// all else that watches do, because it can have to wake the thread that waits for the next timer.
 type alarm struct {
 	mu    sync.Mutex
 	watch *watch // nil while it rests
@@ -111,11 +111,11 @@ func (a *alarm) rest() {
 func (a *alarm) set(due time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch left := time.Until(due); {
+	switch {
 	case a.timer == nil:
-		a.timer = time.AfterFunc(left, a.goOff)
+		a.timer = time.AfterFunc(time.Until(due), a.goOff)
 	case a.due.IsZero() || due.Before(a.due):
-		a.timer.Reset(left)
+		a.timer.Reset(time.Until(due))
 	default:
 		return
 	}
