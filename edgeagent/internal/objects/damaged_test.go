@@ -2,25 +2,12 @@ package objects
 
 import (
 	"log/slog"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// zap overwrites the first block of a file or folder of a disk that is not mounted.
-func (i *image) zap(name string) {
-	i.t.Helper()
-	blocks, err := exec.Command("debugfs", "-R", "blocks /"+name, i.file).Output()
-	if err != nil || len(strings.Fields(string(blocks))) == 0 {
-		i.t.Fatalf("blocks of %s: %q, %v", name, blocks, err)
-	}
-	first := strings.Fields(string(blocks))[0]
-	zap := exec.Command("debugfs", "-w", "-R", "zap_block -p 0xa5 "+first, i.file)
-	if out, err := zap.CombinedOutput(); err != nil {
-		i.t.Fatalf("%s %v", out, err)
-	}
-}
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
+)
 
 // A folder that the file system cannot read any more is replaced: what it held is gone, all else is
 // there, and the store stores again, now and when it is next opened.
@@ -35,13 +22,13 @@ func TestDamagedFolders(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			disk := newImage(t, 48<<20, "has_journal")
-			s := openStore(t, disk.dir, limit(24<<20))
+			disk := disktest.NewImage(t, 48<<20, "has_journal")
+			s := openStore(t, disk.Dir, limit(24<<20))
 			for i := range n {
 				put(t, s, i, 1000)
 			}
 			path := func(i int) string {
-				object, err := filepath.Rel(disk.dir, s.path(s.Lookup(testKey(i))[0].o.id))
+				object, err := filepath.Rel(disk.Dir, s.path(s.Lookup(testKey(i))[0].o.id))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -53,14 +40,14 @@ func TestDamagedFolders(t *testing.T) {
 				held[i] = strings.HasPrefix(path(i), damaged+"/")
 			}
 			s.Close()
-			disk.unmount()
-			disk.zap(damaged)
-			disk.mount()
+			disk.Unmount()
+			disk.Zap(damaged)
+			disk.Mount()
 			for range 2 {
-				s = openStore(t, disk.dir, limit(24<<20), func(c *Config) {
+				s = openStore(t, disk.Dir, limit(24<<20), func(c *Config) {
 					c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 				})
-				for range 3 { // as Run does
+				for range 5 { // as Run does
 					s.maintain()
 					scanAll(s)
 				}

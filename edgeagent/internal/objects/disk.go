@@ -84,6 +84,32 @@ func damaged(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
 }
 
+// setAsideDamaged sets a damaged folder aside, or the one that it is in, and reports whether it
+// has. err is that of reading the folder. It does so only if a folder cannot be read once more
+// after a probe: a disk that cannot be read for a moment loses at most one a second.
+func (s *Store) setAsideDamaged(dir string, err error) bool {
+	if !damaged(err) {
+		return false
+	}
+	s.damagedMu.Lock()
+	defer s.damagedMu.Unlock()
+	if before, known := s.damaged[dir]; !known || before == s.probes {
+		s.damaged[dir] = s.probes
+		return false
+	}
+	delete(s.damaged, dir)
+	in := filepath.Dir(dir)
+	return s.setAside(dir) || in != s.cfg.Dir && s.setAside(in)
+}
+
+// setAsideAll sets the folder of all objects aside if it is damaged, and reports whether it has.
+func (s *Store) setAsideAll() bool {
+	defer s.watch.leave(s.watch.enter())
+	dir := filepath.Join(s.cfg.Dir, objFolder)
+	_, err := os.ReadDir(dir)
+	return s.setAsideDamaged(dir, err)
+}
+
 // setAside renames a damaged folder, so that a new one can take its place: such a folder can be
 // neither read nor deleted. What it held is gone. It reports whether it has.
 func (s *Store) setAside(dir string) bool {
@@ -147,6 +173,9 @@ func (s *Store) probe() {
 	if state == DiskOK {
 		return
 	}
+	s.damagedMu.Lock()
+	s.probes++
+	s.damagedMu.Unlock()
 	if state == DiskFull {
 		used := s.space.used.Load()
 		s.evictTo(used - max(used/64, 1<<20))
@@ -154,6 +183,9 @@ func (s *Store) probe() {
 	err := s.layout()
 	if err == nil {
 		err = s.tryWrite()
+	}
+	if err != nil && s.setAsideAll() {
+		return // the next probe makes a new folder
 	}
 	switch {
 	case err == nil:

@@ -6,120 +6,38 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// imageBlock is the block size of an image's file system.
-const imageBlock = 4096
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
+)
 
 const killKeys = 60
 
 // killLength is the only right length of key n.
 func killLength(n int) int { return n * n * 97 }
 
-// image is a disk in a file.
-type image struct {
-	t    *testing.T
-	file string
-	dir  string // where it is mounted
-}
-
-// newImage makes a disk of ext4 with a feature, or without one: "^has_journal".
-func newImage(t *testing.T, bytes int64, feature string) *image {
-	t.Helper()
-	scratch := t.TempDir()
-	i := &image{t: t, file: filepath.Join(scratch, "disk"), dir: filepath.Join(scratch, "mounted")}
-	if err := os.Mkdir(i.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(i.file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(i.file, bytes); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(
-		"mkfs.ext4", "-q", "-b", "4096", "-O", feature, "-E", "packed_meta_blocks=1", i.file,
-	).CombinedOutput(); err != nil {
-		t.Skipf("a disk that breaks needs mkfs.ext4: %v %s", err, out)
-	}
-	i.mount()
-	return i
-}
-
-func (i *image) mount() {
-	i.t.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", i.file, i.dir).CombinedOutput(); err != nil {
-		i.t.Skipf("a disk that breaks needs the right to mount an image: %v %s", err, out)
-	}
-	i.t.Cleanup(func() { syscall.Unmount(i.dir, syscall.MNT_DETACH) })
-}
-
-// unmount has everything written, and nothing of it left in memory. A process that another test is
-// starting may have files of the disk open for a moment, though they are closed here.
-func (i *image) unmount() {
-	i.t.Helper()
-	eventually(i.t, "nobody has files of "+i.dir+" open", func() bool {
-		err := syscall.Unmount(i.dir, 0)
-		if err != nil && err != syscall.EBUSY {
-			i.t.Fatal(err)
-		}
-		return err == nil
-	})
-}
-
-// firstBlock is where on the disk a file begins.
-func (i *image) firstBlock(name string) int {
-	i.t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil { // It has no place before.
-		i.t.Fatal(err)
-	}
-	const fibmap = 1 // FIBMAP of linux/fs.h
-	block, err := unix.IoctlGetInt(int(f.Fd()), fibmap)
-	if err != nil {
-		i.t.Skipf("where a file lies on a disk: %v", err)
-	}
-	return block
-}
-
-// cut has every sector from a block on fail to be read, unless it is in memory, until it is written
-// again.
-func (i *image) cut(block int) {
-	i.t.Helper()
-	if err := os.Truncate(i.file, int64(block)*imageBlock); err != nil {
-		i.t.Fatal(err)
-	}
-}
-
 // A file that the disk cannot read is a miss, is stored anew and harms no other: neither one that
 // is stored nor one that is still to be.
 func TestBadSectors(t *testing.T) {
 	t.Parallel()
-	disk := newImage(t, 64<<20, "^has_journal")
-	s := openStore(t, disk.dir)
+	disk := disktest.NewImage(t, 64<<20, "^has_journal")
+	s := openStore(t, disk.Dir)
 	const small, large, cold, good = 0, 1, 2, 3
 	lengths := []int{300_000, 2 << 20, 5000, 300_000}
 	first := 1 << 30
 	for n, length := range lengths {
 		path := s.path(put(t, s, n, length).o.id)
-		first = min(first, disk.firstBlock(path))
+		first = min(first, disk.FirstBlock(path))
 	}
 	s.Close()
-	disk.unmount()
-	disk.mount()
-	s = openStore(t, disk.dir)
+	disk.Unmount()
+	disk.Mount()
+	s = openStore(t, disk.Dir)
 	put(t, s, 10, 1000) // The file system knows by now where it has room.
 	wantStored(t, s, good, lengths[good])
 	for _, n := range []int{small, large} {
@@ -127,7 +45,7 @@ func TestBadSectors(t *testing.T) {
 			t.Fatalf("key %d is not there", n)
 		}
 	}
-	disk.cut(first)
+	disk.Cut(first)
 
 	if s.Lookup(testKey(cold)) != nil {
 		t.Error("an object was found whose head cannot be read")
@@ -159,31 +77,6 @@ func TestBadSectors(t *testing.T) {
 	s.Close()
 }
 
-// asAfterAPowerCut is a disk with what has got to this one by now, its file system repaired as at a
-// boot.
-func (i *image) asAfterAPowerCut() *image {
-	i.t.Helper()
-	scratch := i.t.TempDir()
-	after := &image{t: i.t, file: filepath.Join(scratch, "disk"), dir: filepath.Join(scratch, "mounted")}
-	if err := os.Mkdir(after.dir, 0o700); err != nil {
-		i.t.Fatal(err)
-	}
-	now, err := os.ReadFile(i.file)
-	if err == nil {
-		err = os.WriteFile(after.file, now, 0o600)
-	}
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	const repaired = 1 | 2 // of the exit codes of e2fsck(8)
-	out, err := exec.Command("e2fsck", "-fy", after.file).CombinedOutput()
-	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode()&^repaired != 0) {
-		i.t.Fatalf("%v %s", err, out)
-	}
-	after.mount()
-	return after
-}
-
 // After a power cut at any moment of many fills the store opens, gives no wrong byte, and stores
 // again.
 func TestPowerCut(t *testing.T) {
@@ -191,8 +84,8 @@ func TestPowerCut(t *testing.T) {
 	for name, feature := range map[string]string{"journal": "has_journal", "no journal": "^has_journal"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			disk := newImage(t, 48<<20, feature)
-			s := openStore(t, disk.dir, limit(24<<20))
+			disk := disktest.NewImage(t, 48<<20, feature)
+			s := openStore(t, disk.Dir, limit(24<<20))
 			done := make(chan struct{})
 			var synced atomic.Int64
 			var all sync.WaitGroup
@@ -224,7 +117,7 @@ func TestPowerCut(t *testing.T) {
 								syncFile(s.path(entries[0].o.id))
 							}
 						}
-						syncFile(disk.dir)
+						syncFile(disk.Dir)
 						synced.Add(1)
 					}
 				}
@@ -237,8 +130,8 @@ func TestPowerCut(t *testing.T) {
 				before, disked := s.seq.Load(), synced.Load()
 				eventually(t, "some fills, some of them on the disk",
 					func() bool { return s.seq.Load() > before+20 && synced.Load() > disked+1 })
-				after := disk.asAfterAPowerCut()
-				again := openStore(t, after.dir, limit(24<<20), func(c *Config) {
+				after := disk.AfterPowerCut()
+				again := openStore(t, after.Dir, limit(24<<20), func(c *Config) {
 					c.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 				})
 				for n := range killKeys {
@@ -268,7 +161,7 @@ func TestPowerCut(t *testing.T) {
 				put(t, again, 1000, 100_000)
 				wantStored(t, again, 1000, 100_000)
 				again.Close()
-				after.unmount()
+				after.Unmount()
 			}
 			close(done)
 			all.Wait()

@@ -281,16 +281,6 @@ func removeNonFolder(dir string, err error) bool {
 	return false
 }
 
-// setAsideDamaged sets a damaged folder aside, or the one that it is in, and reports whether it
-// has. err is that of reading the folder.
-func (s *Store) setAsideDamaged(dir string, err error) bool {
-	if !damaged(err) {
-		return false
-	}
-	s.metrics.errors.WithLabelValues("scan").Inc()
-	return s.setAside(dir) || s.setAside(filepath.Dir(dir))
-}
-
 // Sweep deletes the unwanted objects. It reports whether it has looked at all: not before every
 // folder is read, and not if ctx has ended.
 func (s *Store) Sweep(ctx context.Context) (whole bool) {

@@ -119,6 +119,10 @@ type Store struct {
 	stuckMu sync.Mutex
 	stuck   []slot
 
+	damagedMu sync.Mutex
+	damaged   map[string]uint64 // folders that could not be read, with how many probes there were then
+	probes    uint64
+
 	life   sync.RWMutex // held for reading while a file gets its final name
 	closed atomic.Bool
 }
@@ -145,7 +149,10 @@ func Open(cfg Config) (*Store, error) {
 	cfg.Patience = cmp.Or(cfg.Patience, defaultPatience)
 	cfg.Dir = filepath.Clean(cfg.Dir)
 
-	s := &Store{cfg: cfg, watch: newWatch(), opened: time.Now(), firstScan: make(chan struct{})}
+	s := &Store{
+		cfg: cfg, watch: newWatch(), opened: time.Now(), firstScan: make(chan struct{}),
+		damaged: make(map[string]uint64),
+	}
 	s.closeFirstScan = sync.OnceFunc(func() { close(s.firstScan) })
 	s.space.limit = cfg.MaxBytes
 	s.window.free.Store(cfg.WindowBytes / windowChunk)
