@@ -41,6 +41,7 @@ const (
 
 var (
 	errDamaged = errors.New("damaged state file")
+	errUnread  = errors.New("the disk does not let a state file be read")
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
@@ -148,13 +149,16 @@ type frameReader struct {
 func readHeader(r io.Reader) (*frameReader, Position, error) {
 	f := &frameReader{r: bufio.NewReaderSize(r, 256<<10)}
 	head := make([]byte, len(magic))
-	if _, err := io.ReadFull(f.r, head); err != nil || string(head) != magic {
+	if _, err := io.ReadFull(f.r, head); err != nil {
+		return nil, Position{}, torn(err)
+	}
+	if string(head) != magic {
 		return nil, Position{}, errDamaged
 	}
 	f.good = int64(len(magic))
 	kind, body, err := f.next()
 	if err != nil {
-		return nil, Position{}, errDamaged
+		return nil, Position{}, torn(err)
 	}
 	base, ok := decodeHeader(body)
 	if kind != frameHeader || !ok {
@@ -163,22 +167,38 @@ func readHeader(r io.Reader) (*frameReader, Position, error) {
 	return f, base, nil
 }
 
+// torn returns the error of a frame where reading ends with err: errDamaged at the end of the file,
+// and errUnread if there may be more.
+func torn(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return errDamaged
+	}
+	if errors.Is(err, errDamaged) || errors.Is(err, errUnread) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnread, err)
+}
+
 // next returns the next frame's type and body, which is valid until the call after it. The error is
-// io.EOF at the end of the file, and errDamaged where the file is torn or damaged.
+// io.EOF at the end of the file, errDamaged where the file is torn or damaged, and errUnread where
+// the disk does not let it be read.
 func (f *frameReader) next() (kind byte, body []byte, err error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(f.r, head[:]); err != nil {
 		if err == io.EOF {
 			return 0, nil, io.EOF
 		}
-		return 0, nil, errDamaged
+		return 0, nil, torn(err)
 	}
 	n := binary.LittleEndian.Uint32(head[:4])
 	if n == 0 || n > maxFrame {
 		return 0, nil, errDamaged
 	}
 	payload, err := f.read(int(n))
-	if err != nil || crc32.Checksum(payload, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
+	if err != nil {
+		return 0, nil, torn(err)
+	}
+	if crc32.Checksum(payload, castagnoli) != binary.LittleEndian.Uint32(head[4:]) {
 		return 0, nil, errDamaged
 	}
 	f.good += frameHead + int64(n)

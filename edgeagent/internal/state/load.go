@@ -32,7 +32,8 @@ type Step struct {
 
 // Load passes the newest whole state in the folder to apply, and prepares the folder for more. It
 // reports whether there is one, and returns its settings and when it was last known to be what etcd
-// held. A damaged snapshot is ignored, and a journal counts up to its last whole step.
+// held. A damaged snapshot is removed, and a journal counts up to its last whole step. What the
+// disk does not let be read is left as it is: it may be there again at the next start.
 //
 // If Changes of a step end with an error, apply has to return it and to have changed nothing.
 func (d *Folder) Load(apply func(Step) error) (settings *edgev1.Welcome_Settings, asOf time.Time, ok bool) {
@@ -46,8 +47,12 @@ func (d *Folder) Load(apply func(Step) error) (settings *edgev1.Welcome_Settings
 		if err == nil {
 			return l.settings, l.asOf, true
 		}
-		d.log.Warn("state snapshot discarded", "file", filepath.Base(d.path("snapshot", snapshots[i])), "err", err)
+		if errors.Is(err, errUnread) {
+			d.fail(err) // which leaves all files as they are
+		}
+		d.log.Warn("state snapshot not used", "file", filepath.Base(d.path("snapshot", snapshots[i])), "err", err)
 		d.remove(d.path("snapshot", snapshots[i]))
+		d.number = max(d.number, snapshots[i])
 	}
 	for _, n := range journals {
 		d.remove(d.path("journal", n))
@@ -67,7 +72,7 @@ func (d *Folder) remove(path string) {
 func (d *Folder) loadFrom(number uint64, apply func(Step) error) (*loaded, error) {
 	file, err := os.Open(d.path("snapshot", number))
 	if err != nil {
-		return nil, err
+		return nil, torn(err)
 	}
 	l, err := loadSnapshot(file, apply)
 	if err != nil {
@@ -165,8 +170,11 @@ func loadSnapshot(r io.Reader, apply func(Step) error) (*loaded, error) {
 		return nil, err
 	}
 	kind, body, err := f.next()
+	if err != nil {
+		return nil, torn(err)
+	}
 	settings := new(edgev1.Welcome_Settings)
-	if err != nil || kind != frameSet || proto.Unmarshal(body, settings) != nil {
+	if kind != frameSet || proto.Unmarshal(body, settings) != nil {
 		return nil, errDamaged
 	}
 	l := &loaded{at: base, settings: settings, index: newIndex()}
@@ -187,6 +195,9 @@ func loadSnapshot(r io.Reader, apply func(Step) error) (*loaded, error) {
 				if l.end(body) {
 					return
 				}
+			case err != nil:
+				yield(Change{}, torn(err))
+				return
 			}
 			yield(Change{}, errDamaged)
 			return
@@ -246,6 +257,11 @@ func (d *Folder) loadJournal(path string, n uint64, l *loaded) ([]Change, bool) 
 	changes, good, err := l.replay(file)
 	if err != nil {
 		file.Close()
+		if errors.Is(err, errUnread) {
+			d.fail(err)
+			d.number = n
+			return changes, true
+		}
 		return nil, false
 	}
 	if d.journal != nil {
@@ -268,7 +284,7 @@ func (d *Folder) loadUnwritable(path string, n uint64, l *loaded) ([]Change, boo
 	defer file.Close()
 	changes, _, err := l.replay(file)
 	d.number = n
-	return changes, err == nil
+	return changes, err == nil || errors.Is(err, errUnread)
 }
 
 func seekTo(f *os.File, offset int64) error {
@@ -277,7 +293,8 @@ func seekTo(f *os.File, offset int64) error {
 }
 
 // replay reads a journal's whole steps and returns their changes and the offset where the last one
-// ends. A journal that does not begin where l is, is an error.
+// ends. A journal that does not begin where l is, is an error, and so is one that cannot be read to
+// its end: then too it returns the changes of the whole steps.
 func (l *loaded) replay(r io.Reader) (changes []Change, good int64, err error) {
 	f, base, err := readHeader(r)
 	if err != nil {
@@ -313,7 +330,10 @@ func (l *loaded) replay(r io.Reader) (changes []Change, good int64, err error) {
 		}
 		if !whole {
 			l.index.revert(undos)
-			return changes, good, nil
+			if !errors.Is(err, errUnread) {
+				err = nil
+			}
+			return changes, good, err
 		}
 	}
 }
