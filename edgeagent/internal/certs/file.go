@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"google.golang.org/protobuf/proto"
 
@@ -90,7 +91,8 @@ func (d *file) load() (damaged int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	s := scan{r: bufio.NewReaderSize(f, 1<<20), found: func(id topology.CertificateID, at extent) {
+	disk := &sectors{f: f}
+	s := scan{r: bufio.NewReaderSize(disk, 1<<20), found: func(id topology.CertificateID, at extent) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.put(id, at)
@@ -106,8 +108,12 @@ func (d *file) load() (damaged int, err error) {
 		return s.damaged, err
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.end = max(s.end, align)
+	if disk.bad > 0 { // A part of such a sector cannot be written.
+		d.end = (d.end + sectorSize - 1) / sectorSize * sectorSize
+	}
+	end := d.end
+	d.mu.Unlock()
 	if s.end == 0 {
 		head := make([]byte, align)
 		copy(head, fileMagic)
@@ -115,7 +121,40 @@ func (d *file) load() (damaged int, err error) {
 			return s.damaged, err
 		}
 	}
-	return s.damaged, f.Truncate(d.end)
+	if err := f.Truncate(end); err != nil || disk.bad == 0 {
+		return s.damaged, err
+	}
+	// What is whole moves to other sectors. Where there is no room for that, it stays.
+	_ = d.compact(func(topology.CertificateID) bool { return true })
+	return s.damaged, nil
+}
+
+const (
+	// sectorSize is what cannot be read of a file where a disk is damaged, or a multiple of it.
+	sectorSize = 4096
+	// maxBadSectors is how many of them are passed over. A disk with more is broken.
+	maxBadSectors = 1024
+)
+
+// sectors reads a file, and zeros where the disk cannot read it, which no record can be.
+type sectors struct {
+	f   *os.File
+	at  int64
+	bad int
+}
+
+// Read implements [io.Reader].
+func (s *sectors) Read(p []byte) (int, error) {
+	n, err := s.f.ReadAt(p, s.at)
+	if n == 0 && errors.Is(err, syscall.EIO) && s.bad < maxBadSectors {
+		s.bad++
+		n = int(min(int64(len(p)), sectorSize-s.at%sectorSize))
+		clear(p[:n])
+	}
+	if s.at += int64(n); n > 0 {
+		return n, nil
+	}
+	return 0, err
 }
 
 // scan finds the records of a file.
