@@ -167,13 +167,10 @@ func (a *Agent) build(p parsed) (err error) {
 		Client: a.client, Purged: a.forgets, Registerer: a.registry, Tracer: tracer,
 		Series: bound, HasEndpoint: a.hasEndpoint, HasOrigin: a.hasOrigin,
 	})
-	a.images, err = defaultimage.New(defaultimage.Config{
+	a.images = defaultimage.New(defaultimage.Config{
 		Dir: filepath.Join(cfg.StateDir, "default-images"), Walker: a.walker, MaxBytes: cfg.CacheSize / 8,
 		Occupy: a.store.Occupy, Logger: cfg.Logger,
 	})
-	if err != nil {
-		return fmt.Errorf("--state-dir: %w", err)
-	}
 	// A request whose file the kernel sends has a thread while the disk does not answer. Go ends a
 	// process of more than 10,000.
 	debug.SetMaxThreads(10_000 + capacity.requests)

@@ -41,13 +41,12 @@ func parseName(name string) (sum [sha256.Size]byte, contentType string, ok bool)
 	return sum, string(decoded), err == nil
 }
 
-// readFolder returns the files of a folder that are what their names say, and removes the others.
-func readFolder(dir string) (map[prefix]*httpcache.Image, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("read folder of default images: %w", err)
-	}
-	kept := map[prefix]*httpcache.Image{}
+// readFolder returns the files of a folder that are what their names say, and removes the others as
+// far as the disk lets it. Its error says what it could not read or remove.
+func readFolder(dir string) (kept map[prefix]*httpcache.Image, err error) {
+	entries, err := os.ReadDir(dir) // and what it read before an error
+	errs := []error{err}
+	kept = map[prefix]*httpcache.Image{}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		sum, contentType, ok := parseName(entry.Name())
@@ -56,14 +55,12 @@ func readFolder(dir string) (map[prefix]*httpcache.Image, error) {
 			size, same = verify(path, sum)
 		}
 		if !same {
-			if err := os.Remove(path); err != nil {
-				return nil, fmt.Errorf("remove a broken default image: %w", err)
-			}
+			errs = append(errs, os.Remove(path))
 			continue
 		}
 		kept[prefix(sum[:8])] = newImage(path, sum, contentType, size)
 	}
-	return kept, nil
+	return kept, errors.Join(errs...)
 }
 
 func verify(path string, want [sha256.Size]byte) (size int64, ok bool) {

@@ -15,12 +15,11 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"maps"
-	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -88,23 +87,21 @@ type Keeper struct {
 // source is the path of an account's Media Library, by the account's id.
 type source struct{ account, path string }
 
-// New reads what the folder holds.
-func New(cfg Config) (*Keeper, error) {
+// New reads what the folder holds. A folder that cannot be read or written is no error: what there
+// is of it is used, and the rest is fetched again.
+func New(cfg Config) *Keeper {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make folder of default images: %w", err)
-	}
 	k := &Keeper{
 		cfg: cfg, wake: make(chan struct{}, 1), used: map[string]map[string]prefix{}, uids: map[string]string{},
 		uses: map[prefix]map[source]struct{}{}, wanted: map[prefix]chan struct{}{}, kept: map[prefix]*httpcache.Image{},
 		refused: map[prefix]error{},
 	}
 	found, err := readFolder(cfg.Dir)
-	if err != nil {
-		return nil, err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		cfg.Logger.Error("the folder of default images cannot be read or written", "dir", cfg.Dir, "err", err)
 	}
 	for sha, image := range found {
 		if k.bytes+image.Length > k.cfg.MaxBytes { // it was larger
@@ -113,7 +110,7 @@ func New(cfg Config) (*Keeper, error) {
 		}
 		k.hold(sha, image)
 	}
-	return k, nil
+	return k
 }
 
 // hold adds a file.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/edgewalk/edgewalk/internal/await"
@@ -21,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
@@ -95,10 +97,7 @@ func restoredKeeper(t *testing.T, dir string, l *library, change ...func(*Config
 	for _, f := range change {
 		f(&cfg)
 	}
-	k, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	r := &keeper{Keeper: k, t: t, table: route.New(route.Hooks{Applied: k.Apply})}
@@ -269,6 +268,31 @@ func TestFilesThatAreNotWhatTheyAreCalledAreRemoved(t *testing.T) {
 	}
 	k.apply(files, map[string]string{"default": "a.png"})
 	await.True(t, "the image is fetched anew", func() bool { return k.image("a.png") == "picture a" })
+}
+
+// A disk that takes nothing does not keep an edge from starting, nor from what the disk has.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a"}
+	l := newLibrary(t, files)
+	disk := disktest.Small(t, "size=1m")
+	dir := filepath.Join(disk, "images")
+	k := newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "a.png"})
+	await.True(t, "the image is fetched", func() bool { return k.image("a.png") != "" })
+	k.stop()
+	l.Close()
+	if err := os.WriteFile(filepath.Join(dir, temporary+"1"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", disk, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	k = newKeeper(t, dir, l)
+	k.apply(files, map[string]string{"default": "a.png"})
+	if got := k.image("a.png"); got != "picture a" {
+		t.Errorf("after a restart the image is %q", got)
+	}
 }
 
 // An image whose file goes, or is cut, while the agent runs is no image, and is fetched again.
