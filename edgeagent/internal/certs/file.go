@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -81,15 +82,19 @@ func newFile(dir string, most int64) *file {
 	return &file{dir: dir, max: min(most, maxUnits*align), index: make(map[topology.CertificateID]extent)}
 }
 
-// load opens the file and finds what is in it. It reports how many records it had to leave out. It
-// may run while certificates are asked for, and is called once.
+// load opens the file and finds what is in it. It reports how many records it had to leave out.
+// What is in a file that cannot be written is there too; the error says why nothing is added. It
+// may run while certificates are asked for.
 func (d *file) load() (damaged int, err error) {
 	if err := state.MakeDir(d.dir); err != nil {
 		return 0, err
 	}
-	f, err := os.OpenFile(filepath.Join(d.dir, fileName), os.O_RDWR|os.O_CREATE, state.FileMode)
-	if err != nil {
-		return 0, err
+	name := filepath.Join(d.dir, fileName)
+	f, unwritable := os.OpenFile(name, os.O_RDWR|os.O_CREATE, state.FileMode)
+	if unwritable != nil {
+		if f, err = os.Open(name); err != nil {
+			return 0, unwritable
+		}
 	}
 	disk := &sectors{f: f}
 	s := scan{r: bufio.NewReaderSize(disk, 1<<20), found: func(id topology.CertificateID, at extent) {
@@ -104,8 +109,8 @@ func (d *file) load() (damaged int, err error) {
 	d.mu.Lock()
 	d.f, d.index = f, make(map[topology.CertificateID]extent, room)
 	d.mu.Unlock()
-	if err := s.run(); err != nil {
-		return s.damaged, err
+	if err := s.run(); err != nil || unwritable != nil {
+		return s.damaged, cmp.Or(err, unwritable)
 	}
 	d.mu.Lock()
 	d.end = max(s.end, align)
@@ -315,12 +320,12 @@ func (d *file) drop(id topology.CertificateID) {
 
 // add writes certificates, and returns once they are on the disk. One goroutine adds at a time.
 func (d *file) add(all []*topologyv1.SealedCertificate) error {
+	if err := d.makeWritable(); err != nil {
+		return err
+	}
 	d.mu.RLock()
 	f, end := d.f, d.end
 	d.mu.RUnlock()
-	if f == nil || end == 0 {
-		return os.ErrClosed
-	}
 	var b []byte
 	var extents []extent
 	var ids []topology.CertificateID
@@ -352,6 +357,28 @@ func (d *file) add(all []*topologyv1.SealedCertificate) error {
 		d.put(id, extents[i])
 	}
 	d.end = end + int64(len(b))
+	return nil
+}
+
+// makeWritable loads the file again if it could not be written when it was loaded, but can be now.
+func (d *file) makeWritable() error {
+	d.mu.RLock()
+	old, end := d.f, d.end
+	d.mu.RUnlock()
+	if end > 0 {
+		return nil
+	}
+	f, err := os.OpenFile(filepath.Join(d.dir, fileName), os.O_RDWR|os.O_CREATE, state.FileMode)
+	if err != nil {
+		return err
+	}
+	_ = f.Close() // It was only to see whether it can be opened.
+	if _, err := d.load(); err != nil {
+		return err
+	}
+	if old != nil {
+		_ = old.Close() // It was open for reading.
+	}
 	return nil
 }
 

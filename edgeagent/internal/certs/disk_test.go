@@ -1,0 +1,99 @@
+package certs
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
+	"github.com/edgewalk/edgewalk/internal/topology"
+)
+
+// Sectors that the disk cannot read cost the certificates in them, and no others: those are fetched
+// anew, and kept.
+func TestBadSectors(t *testing.T) {
+	t.Parallel()
+	const n, bad = 40, 3 // of its blocks, the first that is bad
+	disk := disktest.NewImage(t, 16<<20, "^has_journal")
+	w, dir := newWorld(t), filepath.Join(disk.Dir, "state")
+	for i := range n {
+		w.issue(fmt.Sprintf("n%d.acme.test", i))
+	}
+	first := w.start(dir, nil)
+	until(t, "all are on disk", func() bool { return first.file.count() == n })
+	first.stop()
+	block := disk.FirstBlock(filepath.Join(dir, fileName)) + bad
+	disk.Unmount()
+	disk.Mount()
+	disk.Cut(block)
+	w.setAway(true)
+	e := w.start(dir, nil)
+	until(t, "the file is read", func() bool { return isClosed(e.loaded) })
+	kept := e.file.ids()
+	if len(kept) == 0 || len(kept) == n {
+		t.Errorf("%d of %d are kept", len(kept), n)
+	}
+	for i := range n {
+		if name := fmt.Sprintf("n%d.acme.test", i); slices.Contains(kept, w.of(name).ID) {
+			w.shown(e, name)
+		}
+	}
+	w.setAway(false)
+	e.Connected()
+	until(t, "all are back", func() bool { return e.file.count() == n })
+	e.stop()
+	w.setAway(true)
+	last := w.start(dir, nil)
+	for i := range n {
+		w.shown(last, fmt.Sprintf("n%d.acme.test", i))
+	}
+	if strings.Contains(last.log.String(), "damaged") {
+		t.Errorf("the next start says %s", last.log)
+	}
+}
+
+// What is on a disk that takes nothing any more is served, also after a restart without a control
+// plane. What comes meanwhile is kept once the disk takes it.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	w, disk := newWorld(t), disktest.Small(t, "size=1m")
+	dir := filepath.Join(disk, "state")
+	w.issue("a.acme.test")
+	first := w.start(dir, nil)
+	until(t, "it is on disk", func() bool { return first.file.count() == 1 })
+	first.stop()
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount("none", disk, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	w.setAway(true)
+	var later atomic.Int64
+	e := w.start(dir, func(c *Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	w.shown(e, "a.acme.test")
+	w.setAway(false)
+	e.Changed(nil, []*topology.Certificate{w.issue("b.acme.test")}, false, false)
+	w.shown(e, "b.acme.test")
+	until(t, "it could not be kept", func() bool { return strings.Contains(e.log.String(), "keep certificates") })
+	if !strings.Contains(e.log.String(), "read-only file system") {
+		t.Errorf("the log says %s", e.log)
+	}
+	remount(0)
+	later.Store(int64(time.Minute))
+	e.Connected()
+	until(t, "both are on disk", func() bool { return e.file.count() == 2 })
+	e.stop()
+	w.setAway(true)
+	last := w.start(dir, nil)
+	w.shown(last, "a.acme.test")
+	w.shown(last, "b.acme.test")
+}
