@@ -122,8 +122,11 @@ func (a *Agent) build(p parsed) (err error) {
 	if a.listeners, err = cfg.listen(); err != nil {
 		return err
 	}
-	if a.id, err = control.ID(cfg.StateDir, cfg.ID); err != nil {
+	switch a.id, err = control.ID(cfg.StateDir, cfg.ID); {
+	case a.id == "":
 		return fmt.Errorf("--state-dir: %w", err)
+	case err != nil:
+		cfg.Logger.Error("the edge has another id at each start: its own cannot be read", "id", a.id, "err", err)
 	}
 	files, err := listen.OpenFiles()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"math/rand/v2"
 	"os"
@@ -358,7 +359,36 @@ func TestID(t *testing.T) {
 	if other, _ := ID(t.TempDir(), ""); other == first {
 		t.Error("two agents have one id")
 	}
-	if id, err := ID("/dev/null/state", ""); !errors.Is(err, syscall.ENOTDIR) || !idPattern.MatchString(id) {
+	if id, err := ID("/dev/null/state", ""); !errors.Is(err, syscall.ENOTDIR) || id != "" {
 		t.Errorf("where nothing can be kept: %q, %v", id, err)
+	}
+}
+
+// A sector that cannot be read does not keep an edge from starting: it has a new id then, which it
+// keeps, or one for this time where the disk takes nothing.
+func TestIDOnABadSector(t *testing.T) {
+	t.Parallel()
+	for _, readOnly := range []bool{false, true} {
+		disk := disktest.NewImage(t, 16<<20, "^has_journal")
+		lost, err := ID(disk.Dir, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		block := disk.FirstBlock(filepath.Join(disk.Dir, "id"))
+		disk.Unmount()
+		disk.Mount()
+		disk.Cut(block)
+		if readOnly {
+			if err := syscall.Mount("none", disk.Dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		id, err := ID(disk.Dir, "")
+		if !idPattern.MatchString(id) || id == lost || errors.Is(err, syscall.EIO) != readOnly {
+			t.Errorf("read-only %v: %q, %v", readOnly, id, err)
+		}
+		if again, _ := ID(disk.Dir, ""); (again == id) == readOnly {
+			t.Errorf("read-only %v: %q, and then %q", readOnly, id, again)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 )
@@ -24,25 +25,34 @@ func CheckID(id string) error {
 }
 
 // ID is the edge's id: given, or else the one kept in the state folder, or else a random one that
-// is kept there from now on. With an error other than that of a malformed id there is an id all the
-// same, but it may not be the same next time.
+// is kept there from now on. One that the disk does not let be read is replaced. If the disk does
+// not take that either, there is an id together with the error, and another one at the next start.
 func ID(stateDir, given string) (string, error) {
 	if given != "" {
-		return given, CheckID(given)
+		if err := CheckID(given); err != nil {
+			return "", err
+		}
+		return given, nil
 	}
 	path := filepath.Join(stateDir, "id")
-	kept, err := os.ReadFile(path)
-	if id := strings.TrimSpace(string(kept)); err == nil && idPattern.MatchString(id) {
+	kept, unread := os.ReadFile(path)
+	if id := strings.TrimSpace(string(kept)); unread == nil && idPattern.MatchString(id) {
 		return id, nil
 	}
+	damaged := errors.Is(unread, syscall.EIO) || errors.Is(unread, syscall.EBADMSG) ||
+		errors.Is(unread, syscall.EUCLEAN)
+	if unread != nil && !damaged && !errors.Is(unread, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the edge's id: %w", unread)
+	}
 	id := "edge-" + strings.ToLower(rand.Text()[:12])
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return id, fmt.Errorf("read the edge's id: %w", err)
+	switch err := keepID(stateDir, path, id); {
+	case err == nil:
+		return id, nil
+	case damaged:
+		return id, fmt.Errorf("read the edge's id: %w", unread)
+	default:
+		return "", fmt.Errorf("keep the edge's id: %w", err)
 	}
-	if err := keepID(stateDir, path, id); err != nil {
-		return id, fmt.Errorf("keep the edge's id: %w", err)
-	}
-	return id, nil
 }
 
 // keepID puts the whole id in place at once, so that an agent which is killed meanwhile does not
