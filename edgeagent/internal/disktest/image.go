@@ -122,7 +122,29 @@ func (i *Image) AfterPowerCut() *Image {
 	return after
 }
 
-// Zap overwrites the first block of a file or folder of a disk that is not mounted.
+// Forget has what is in memory of the disk, and is on it too, read again.
+func (i *Image) Forget() {
+	i.t.Helper()
+	device, err := exec.Command("findmnt", "-n", "-o", "SOURCE", i.Dir).Output()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	at, err := os.Open(i.Dir)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer at.Close()
+	f, err := os.Open(strings.TrimSpace(string(device)))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(unix.Syncfs(int(at.Fd())), unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// Zap overwrites the first block of a file or folder that has got to the disk.
 func (i *Image) Zap(name string) {
 	i.t.Helper()
 	blocks, err := exec.Command("debugfs", "-R", "blocks /"+name, i.file).Output()

@@ -159,7 +159,7 @@ func (f *Fill) writeWhole(content []byte) error {
 	tmp := folder + "/" + strconv.FormatUint(f.seq, 16)
 	const flags = unix.O_CREAT | unix.O_EXCL | unix.O_WRONLY | unix.O_CLOEXEC
 	fd, err := openFile(tmp, flags)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || s.setAsideDamaged(folder, err) {
 		if err = makeFolder(folder); err == nil {
 			fd, err = openFile(tmp, flags)
 		}
@@ -251,11 +251,12 @@ func (sh *shard) replace(o *object, headShare int64) (old []slot) {
 
 // giveName moves a finished file to its place.
 func (s *Store) giveName(tmp string, i id) error {
+	folder := s.folder(i.key.folder())
 	err := rename(tmp, s.path(i))
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) && !s.setAsideDamaged(folder, err) {
 		return err
 	}
-	if err := makeFolder(s.folder(i.key.folder())); err != nil {
+	if err := makeFolder(folder); err != nil {
 		return err
 	}
 	return rename(tmp, s.path(i))

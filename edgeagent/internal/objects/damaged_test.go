@@ -67,3 +67,40 @@ func TestDamagedFolders(t *testing.T) {
 		})
 	}
 }
+
+// A folder that goes bad while the store runs is replaced too, by the second fill that it fails.
+func TestFolderThatGoesBad(t *testing.T) {
+	t.Parallel()
+	const bad = 3
+	for name, length := range map[string]int{"short": 1000, "long": 300_000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := disktest.NewImage(t, 48<<20, "^has_journal")
+			s := openStore(t, disk.Dir, limit(24<<20))
+			for i := range 10 {
+				put(t, s, i, length)
+			}
+			folder, err := filepath.Rel(disk.Dir, filepath.Dir(s.path(s.Lookup(testKey(bad))[0].o.id)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			disk.Forget()
+			disk.Zap(folder)
+			disk.Forget()
+			stored := 0
+			for range 3 {
+				if _, err := fill(t, s, testKey(bad), 10, testHead(bad, length), testBody(bad, length)); err == nil {
+					stored++
+				}
+				s.maintain() // as Run does
+			}
+			if stored != 2 {
+				t.Errorf("%d of three fills were stored, want the last two", stored)
+			}
+			for i := range 10 {
+				wantStored(t, s, i, length)
+			}
+			s.Close()
+		})
+	}
+}

@@ -85,8 +85,8 @@ func damaged(err error) bool {
 }
 
 // setAsideDamaged sets a damaged folder aside, or the one that it is in, and reports whether it
-// has. err is that of reading the folder. It does so only if a folder cannot be read once more
-// after a probe: a disk that cannot be read for a moment loses at most one a second.
+// has. err is that of using the folder. It does so only if a folder cannot be used once more after
+// a probe: a disk that cannot be read for a moment loses at most one a second.
 func (s *Store) setAsideDamaged(dir string, err error) bool {
 	if !damaged(err) {
 		return false
