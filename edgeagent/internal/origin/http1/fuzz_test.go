@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -76,6 +77,7 @@ var replies = []string{
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx",
 	"HTTP/1.1 200 \nTrAnsfer-EnCoding:Chunked\n\n0;0\r00000\r00\r\n\r\n0",
 	"HTTP/1.0 200 \n0 :\n\n",
+	"HTTP/1.0 200 \n0:0\n \n\n",
 }
 
 // Whatever a server sends: if this package and net/http both find a head in it, they find the same
@@ -101,8 +103,14 @@ func FuzzReply(f *testing.F) {
 		}
 		spaced := bytes.Contains(sent, []byte(" :")) || bytes.Contains(sent, []byte("\t:")) // which net/http leaves out
 		for name, values := range got.header {
-			if !spaced && !slices.Equal(values, want.header[name]) {
-				t.Fatalf("%q: %s is %q; net/http reads %q", sent, name, values, want.header[name])
+			// net/http keeps the space that stands for an empty folded line, which belongs to no
+			// value (RFC 9110 5.5).
+			theirs := slices.Clone(want.header[name])
+			for i := range theirs {
+				theirs[i] = strings.Trim(theirs[i], " \t")
+			}
+			if !spaced && !slices.Equal(values, theirs) {
+				t.Fatalf("%q: %s is %q; net/http reads %q", sent, name, values, theirs)
 			}
 		}
 		if got.goesOn && !want.goesOn {
