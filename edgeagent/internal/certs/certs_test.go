@@ -214,6 +214,14 @@ func (w *world) shown(e *edge, name string) {
 	w.good(ready, name)
 }
 
+// shownAll checks that for n0.acme.test and so on, n names.
+func (w *world) shownAll(e *edge, n int) {
+	w.tb.Helper()
+	for i := range n {
+		w.shown(e, fmt.Sprintf("n%d.acme.test", i))
+	}
+}
+
 func (w *world) good(ready *tls.Certificate, name string) {
 	w.tb.Helper()
 	leaf, err := x509.ParseCertificate(ready.Certificate[0])
@@ -472,10 +480,7 @@ func TestDamagedFile(t *testing.T) {
 			until(t, "all are back", func() bool { return e.file.count() == n })
 			e.stop()
 			w.setAway(true)
-			last := w.start(dir, nil)
-			for i := range n {
-				w.shown(last, fmt.Sprintf("n%d.acme.test", i))
-			}
+			w.shownAll(w.start(dir, nil), n)
 		})
 	}
 }

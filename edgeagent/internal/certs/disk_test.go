@@ -49,9 +49,7 @@ func TestBadSectors(t *testing.T) {
 	e.stop()
 	w.setAway(true)
 	last := w.start(dir, nil)
-	for i := range n {
-		w.shown(last, fmt.Sprintf("n%d.acme.test", i))
-	}
+	w.shownAll(last, n)
 	if strings.Contains(last.log.String(), "damaged") {
 		t.Errorf("the next start says %s", last.log)
 	}

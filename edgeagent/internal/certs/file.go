@@ -2,7 +2,6 @@ package certs
 
 import (
 	"bufio"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/diskfault"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -71,11 +70,12 @@ type file struct {
 	dir string
 	max int64
 
-	mu    sync.RWMutex
-	f     *os.File // nil before load, and when there is no disk
-	index map[topology.CertificateID]extent
-	end   int64 // where the next record goes
-	live  int64 // bytes of the records that index has
+	mu       sync.RWMutex
+	f        *os.File // nil before load, and when there is no disk
+	readOnly bool     // f is open for reading alone
+	index    map[topology.CertificateID]extent
+	end      int64 // where the next record goes
+	live     int64 // bytes of the records that index has
 }
 
 func newFile(dir string, most int64) *file {
@@ -109,29 +109,37 @@ func (d *file) load() (damaged int, err error) {
 	d.mu.Lock()
 	d.f, d.index = f, make(map[topology.CertificateID]extent, room)
 	d.mu.Unlock()
-	if err := s.run(); err != nil || unwritable != nil {
-		return s.damaged, cmp.Or(err, unwritable)
+	if err := s.run(); err != nil {
+		return s.damaged, err
 	}
 	d.mu.Lock()
-	d.end = max(s.end, align)
+	d.end, d.readOnly = max(s.end, align), unwritable != nil
 	if disk.bad > 0 { // A part of such a sector cannot be written.
 		d.end = (d.end + sectorSize - 1) / sectorSize * sectorSize
 	}
 	end := d.end
 	d.mu.Unlock()
-	if s.end == 0 {
-		head := make([]byte, align)
-		copy(head, fileMagic)
-		if _, err := f.WriteAt(head, 0); err != nil {
-			return s.damaged, err
-		}
+	if unwritable != nil {
+		return s.damaged, unwritable
 	}
-	if err := f.Truncate(end); err != nil || disk.bad == 0 {
+	if err := prepare(f, end, s.end <= align); err != nil || disk.bad == 0 {
 		return s.damaged, err
 	}
 	// What is whole moves to other sectors. Where there is no room for that, it stays.
 	_ = d.compact(func(topology.CertificateID) bool { return true })
 	return s.damaged, nil
+}
+
+// prepare makes a file ready for records from end on. An empty one is given its head.
+func prepare(f *os.File, end int64, empty bool) error {
+	if empty {
+		head := make([]byte, align)
+		copy(head, fileMagic)
+		if _, err := f.WriteAt(head, 0); err != nil {
+			return err
+		}
+	}
+	return f.Truncate(end)
 }
 
 const (
@@ -151,7 +159,7 @@ type sectors struct {
 // Read implements [io.Reader].
 func (s *sectors) Read(p []byte) (int, error) {
 	n, err := s.f.ReadAt(p, s.at)
-	if n == 0 && errors.Is(err, syscall.EIO) && s.bad < maxBadSectors {
+	if n == 0 && diskfault.IsDamage(err) && s.bad < maxBadSectors {
 		s.bad++
 		n = int(min(int64(len(p)), sectorSize-s.at%sectorSize))
 		clear(p[:n])
@@ -360,25 +368,31 @@ func (d *file) add(all []*topologyv1.SealedCertificate) error {
 	return nil
 }
 
-// makeWritable loads the file again if it could not be written when it was loaded, but can be now.
+// makeWritable opens the file for writing if that could not be done when it was loaded.
 func (d *file) makeWritable() error {
 	d.mu.RLock()
-	old, end := d.f, d.end
+	old, end, readOnly := d.f, d.end, d.readOnly
 	d.mu.RUnlock()
-	if end > 0 {
+	switch {
+	case old == nil:
+		_, err := d.load()
+		return err
+	case end == 0:
+		return os.ErrClosed // It could not be read to its end.
+	case !readOnly:
 		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(d.dir, fileName), os.O_RDWR|os.O_CREATE, state.FileMode)
+	f, err := os.OpenFile(filepath.Join(d.dir, fileName), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	_ = f.Close() // It was only to see whether it can be opened.
-	if _, err := d.load(); err != nil {
-		return err
+	if err := prepare(f, end, end == align); err != nil {
+		return errors.Join(err, f.Close())
 	}
-	if old != nil {
-		_ = old.Close() // It was open for reading.
-	}
+	d.mu.Lock()
+	d.f, d.readOnly = f, false
+	d.mu.Unlock()
+	_ = old.Close() // It was open for reading.
 	return nil
 }
 
@@ -443,7 +457,7 @@ func (d *file) compact(wanted func(topology.CertificateID) bool) error {
 	}
 	d.mu.Lock()
 	old := d.f
-	d.f, d.index, d.end, d.live = f, index, end, end-align
+	d.f, d.readOnly, d.index, d.end, d.live = f, false, index, end, end-align
 	d.mu.Unlock()
 	_ = old.Close() // It was open for reading, so nothing can be lost.
 	return state.SyncDir(d.dir)

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/diskfault"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 )
 
@@ -39,8 +39,7 @@ func ID(stateDir, given string) (string, error) {
 	if id := strings.TrimSpace(string(kept)); unread == nil && idPattern.MatchString(id) {
 		return id, nil
 	}
-	damaged := errors.Is(unread, syscall.EIO) || errors.Is(unread, syscall.EBADMSG) ||
-		errors.Is(unread, syscall.EUCLEAN)
+	damaged := diskfault.IsDamage(unread)
 	if unread != nil && !damaged && !errors.Is(unread, fs.ErrNotExist) {
 		return "", fmt.Errorf("read the edge's id: %w", unread)
 	}

@@ -45,6 +45,9 @@ func parseName(name string) (sum [sha256.Size]byte, contentType string, ok bool)
 // far as the disk lets it. Its error says what it could not read or remove.
 func readFolder(dir string) (kept map[prefix]*httpcache.Image, err error) {
 	entries, err := os.ReadDir(dir) // and what it read before an error
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	errs := []error{err}
 	kept = map[prefix]*httpcache.Image{}
 	for _, entry := range entries {

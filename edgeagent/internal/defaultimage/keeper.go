@@ -16,7 +16,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"io/fs"
 	"iter"
 	"log/slog"
 	"maps"
@@ -100,7 +99,7 @@ func New(cfg Config) *Keeper {
 		refused: map[prefix]error{},
 	}
 	found, err := readFolder(cfg.Dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		cfg.Logger.Error("the folder of default images cannot be read or written", "dir", cfg.Dir, "err", err)
 	}
 	for sha, image := range found {

@@ -1,4 +1,4 @@
-// Package disktest gives tests a disk that can be filled.
+// Package disktest gives tests disks that can be filled and damaged.
 package disktest
 
 import (

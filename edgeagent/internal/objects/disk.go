@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/diskfault"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/filelock"
 )
 
@@ -70,7 +71,7 @@ func (s *Store) note(op string, err error) {
 	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {
 		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
-	if op == "read" && errors.Is(err, fs.ErrNotExist) || (op == "read" || op == "delete") && damaged(err) {
+	if op == "read" && (errors.Is(err, fs.ErrNotExist) || diskfault.IsDamage(err)) {
 		return // it is about one file; a folder that is gone or a disk that fails shows at the next write
 	}
 	if state := classify(err); state != DiskOK {
@@ -78,17 +79,11 @@ func (s *Store) note(op string, err error) {
 	}
 }
 
-// damaged reports whether an error is about one file or folder of which a part cannot be read, or
-// makes no sense to the file system: a bad sector, or what a power cut has left.
-func damaged(err error) bool {
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
-}
-
 // setAsideDamaged sets a damaged folder aside, or the one that it is in, and reports whether it
 // has. err is that of using the folder. It does so only if a folder cannot be used once more after
 // a probe: a disk that cannot be read for a moment loses at most one a second.
 func (s *Store) setAsideDamaged(dir string, err error) bool {
-	if !damaged(err) {
+	if !diskfault.IsDamage(err) {
 		return false
 	}
 	s.damagedMu.Lock()
@@ -231,7 +226,7 @@ func (s *Store) layout() error {
 	}
 	if !s.cleaned {
 		tmp := filepath.Join(dir, tmpFolder)
-		if err := os.RemoveAll(tmp); err != nil && !(damaged(err) && s.setAside(tmp)) {
+		if err := os.RemoveAll(tmp); err != nil && !(diskfault.IsDamage(err) && s.setAside(tmp)) {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/diskfault"
 )
 
 const (
@@ -145,7 +147,7 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 		if err == nil {
 			err = os.RemoveAll(dir)
 		}
-		if err != nil && !damaged(err) {
+		if err != nil && !diskfault.IsDamage(err) {
 			s.note("scan", err)
 		}
 	}

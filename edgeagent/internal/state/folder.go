@@ -138,7 +138,7 @@ func (d *Folder) path(kind string, number uint64) string {
 // fail is called with mu held, or before anybody else knows d.
 func (d *Folder) fail(err error) {
 	if d.broken == nil {
-		d.log.Error("state folder cannot be written: the topology is kept in memory only", "dir", d.dir, "err", err)
+		d.log.Error("state folder cannot be used: the topology is kept in memory only", "dir", d.dir, "err", err)
 	}
 	d.broken = err
 	d.wake()
