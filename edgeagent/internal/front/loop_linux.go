@@ -435,17 +435,6 @@ func newAcceptor(l *net.TCPListener) *acceptor {
 		file.Close()
 		return nil
 	}
-	// Connections inherit these from their listener. Package net sets the same ones on its
-	// connections.
-	raw.Control(func(fd uintptr) {
-		for _, o := range []struct{ level, name, value int }{
-			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
-		} {
-			unix.SetsockoptInt(int(fd), o.level, o.name, o.value) // Without them a connection works too.
-		}
-	})
 	a := &acceptor{Listener: l, file: file, raw: raw}
 	a.accept = a.tryAccept
 	return a
@@ -475,6 +464,8 @@ func (a *acceptor) tryAccept(fd uintptr) bool {
 			continue
 		case unix.EAGAIN:
 			return false
+		case nil:
+			setOptions(a.fd)
 		}
 		switch from := from.(type) {
 		case *unix.SockaddrInet4:
@@ -483,6 +474,18 @@ func (a *acceptor) tryAccept(fd uintptr) bool {
 			a.remote = netip.AddrPortFrom(netip.AddrFrom16(from.Addr), uint16(from.Port))
 		}
 		return true
+	}
+}
+
+// setOptions sets what package net sets on its connections. They would inherit it from their
+// listener, but for those that came before it was set there, such as at a restart.
+func setOptions(fd int) {
+	for _, o := range []struct{ level, name, value int }{
+		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
+	} {
+		unix.SetsockoptInt(fd, o.level, o.name, o.value) // Without them a connection works too.
 	}
 }
 
