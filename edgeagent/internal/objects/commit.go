@@ -91,7 +91,7 @@ func (f *Fill) store() (Entry, error) {
 		sh.pins.take(o.seq)
 	}
 	s.space.objects.Add(1)
-	s.convert(f.reserved, int64(o.blocks)*blockBytes)
+	s.release(f.claimed, f.reserved-int64(o.blocks)*blockBytes)
 	for _, old := range sh.replace(o, s.memoryShare()) {
 		s.deleteFiles(sh, old)
 	}
@@ -111,10 +111,9 @@ func (f *Fill) writeTail() (*object, error) {
 		tableCRC: crc32.Checksum(f.crcs, castagnoli), headCRC: crc32.Checksum(f.rawHead, castagnoli),
 	}
 	if more := f.fileBlocks(f.size) - f.reserved; more > 0 {
-		if f.fileBlocks(f.size) > f.s.largest() || !f.s.reserve(more) {
-			return nil, errNoRoom
+		if err := f.reserve(more); err != nil {
+			return nil, err
 		}
-		f.reserved += more
 	}
 	tail := append(f.crcs, f.rawHead...)
 	if err := f.writeEnd(t.append(tail)); err != nil {
@@ -358,8 +357,14 @@ func (s *Store) writeSidecar(i id, b []byte, old int64) int64 {
 	defer s.watch.leave(s.watch.enter())
 	now := blocks(int64(len(b)))
 	more := max(now-old, 0) * blockBytes
-	if more > 0 && !s.reserve(more) {
-		return old
+	if more > 0 {
+		if !s.claim(more) {
+			return old
+		}
+		if !s.reserve(more) {
+			s.release(more, 0)
+			return old
+		}
 	}
 	tmp := filepath.Join(s.cfg.Dir, tmpFolder, i.name()+sidecarSuffix)
 	err := os.WriteFile(tmp, b, 0o600)
@@ -369,9 +374,9 @@ func (s *Store) writeSidecar(i id, b []byte, old int64) int64 {
 	if err != nil {
 		s.note("write", err)
 		s.unlinkTmp(tmp)
-		s.release(more)
+		s.release(more, more)
 		return old
 	}
-	s.convert(more, more)
+	s.release(more, 0)
 	return now
 }

@@ -92,8 +92,10 @@ type Fill struct {
 	stored  bool   // it is an object now
 	closed  bool   // file, memory and reservation were given back
 
-	// reserved disk space, changed by the leader alone, under mu.
-	reserved int64
+	// Disk space in bytes, changed by the leader alone, under mu: what it has claimed for the whole
+	// body, and what of that it has reserved. It reserves as it writes, because other objects may
+	// have to be deleted for that, and the first reader is not to wait for it.
+	claimed, reserved int64
 
 	// The leader's own.
 	rawHead []byte
@@ -119,14 +121,14 @@ func (f *Fill) Head(h Head) error {
 	}
 	h.Asof = f.asof
 	f.rawHead = appendHead(nil, &h)
-	reserved, unkept := f.claimSpace(h.Length)
+	claimed, unkept := f.claimSpace(h.Length)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended || f.head != nil {
-		f.s.release(reserved)
+		f.s.release(claimed, 0)
 		return fmt.Errorf("head of a fill: %w", f.endError())
 	}
-	f.head, f.reserved, f.unkept = &h, reserved, unkept
+	f.head, f.claimed, f.unkept = &h, claimed, unkept
 	if unkept != nil {
 		f.win = &window{budget: &f.s.window}
 	}
@@ -134,9 +136,9 @@ func (f *Fill) Head(h Head) error {
 	return nil
 }
 
-// claimSpace reserves space for a body, or returns why nothing will be stored. A short body need
+// claimSpace claims space for a body, or returns why nothing will be stored. A short body need
 // not wait until it is known how much space there is.
-func (f *Fill) claimSpace(length int64) (reserved int64, unkept error) {
+func (f *Fill) claimSpace(length int64) (claimed int64, unkept error) {
 	need := int64(firstStep)
 	if length >= 0 {
 		need = f.fileBlocks(length)
@@ -152,7 +154,7 @@ func (f *Fill) claimSpace(length int64) (reserved int64, unkept error) {
 		return 0, errNotScanned
 	case !s.scanned.Load():
 		return 0, nil
-	case !s.reserve(need):
+	case !s.claim(need):
 		return 0, errNoRoom
 	}
 	return need, nil
@@ -298,19 +300,36 @@ func (f *Fill) writeFile(file *os.File, p []byte) (int, error) {
 // grow reserves in steps until need bytes are reserved.
 func (f *Fill) grow(need int64) error {
 	for f.reserved < need {
-		if f.s.largest() < f.reserved+f.step || !f.s.reserve(f.step) {
-			return errNoRoom
+		step := f.step
+		if left := f.claimed - f.reserved; left > 0 {
+			step = min(step, left)
 		}
-		f.mu.Lock()
-		if f.ended {
-			f.mu.Unlock()
-			f.s.release(f.step)
-			return f.endError()
+		if err := f.reserve(step); err != nil {
+			return err
 		}
-		f.reserved += f.step
-		f.mu.Unlock()
 		f.step = min(2*f.step, lastStep)
 	}
+	return nil
+}
+
+// reserve reserves n more bytes. It claims what of them is not yet claimed.
+func (f *Fill) reserve(n int64) error {
+	more := max(f.reserved+n-f.claimed, 0)
+	if more > 0 && (f.reserved+n > f.s.largest() || !f.s.claim(more)) {
+		return errNoRoom
+	}
+	if !f.s.reserve(n) {
+		f.s.release(more, 0)
+		return errNoRoom
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended {
+		f.s.release(more, n)
+		return f.endError()
+	}
+	f.claimed += more
+	f.reserved += n
 	return nil
 }
 
@@ -435,8 +454,8 @@ func (f *Fill) closeIfIdle() {
 			f.s.unpin(f.key, f.seq)
 		}
 	}
-	if !f.stored && f.reserved > 0 {
-		f.s.release(f.reserved)
+	if !f.stored {
+		f.s.release(f.claimed, f.reserved)
 	}
 	if f.start != nil && f.whole { // else the leader may be writing it to the disk
 		starts.Put(f.start)

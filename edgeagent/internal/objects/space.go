@@ -7,13 +7,13 @@ import (
 	"sync/atomic"
 )
 
-// space accounts for disk bytes: used + filling never exceeds limit. Bytes are reserved before they
-// are written and released after their blocks are free, so the disk never holds more than the
-// account. Folders and names (at most 16 MiB and about 100 bytes an object) are not counted.
+// space accounts for disk bytes: used never exceeds limit. Bytes are reserved before they are
+// written and released after their blocks are free, so the disk never holds more than the account.
+// Folders and names (at most 16 MiB and about 100 bytes an object) are not counted.
 type space struct {
 	limit   int64
 	used    atomic.Int64 // objects, deleted ones that are open, and what fills have reserved
-	filling atomic.Int64 // what fills have reserved
+	filling atomic.Int64 // what fills have claimed, whether or not they have reserved it yet
 	objects atomic.Int64
 	evicted atomic.Int64
 	cursor  atomic.Uint32 // shard to evict from next
@@ -23,9 +23,9 @@ type space struct {
 // file must not displace many others.
 func (s *Store) largest() int64 { return s.space.limit / 8 }
 
-// reserve takes n bytes for a fill, and evicts objects for them. All fills together may hold half
-// of the limit, so that bodies that do not fit anyway do not displace what is there.
-func (s *Store) reserve(n int64) bool {
+// claim lets a fill reserve n bytes, without I/O. All fills together may claim half of the limit,
+// so that bodies that do not fit anyway do not displace what is there.
+func (s *Store) claim(n int64) bool {
 	sp := &s.space
 	if !s.scanned.Load() {
 		return false // it is not known yet what the disk holds
@@ -34,6 +34,12 @@ func (s *Store) reserve(n int64) bool {
 		sp.filling.Add(-n)
 		return false
 	}
+	return true
+}
+
+// reserve takes n bytes that were claimed, and evicts objects for them.
+func (s *Store) reserve(n int64) bool {
+	sp := &s.space
 	for {
 		used := sp.used.Load()
 		if used+n <= sp.limit {
@@ -43,7 +49,6 @@ func (s *Store) reserve(n int64) bool {
 			continue
 		}
 		if !s.evictOne() {
-			sp.filling.Add(-n)
 			return false
 		}
 	}
@@ -63,16 +68,10 @@ func (s *Store) memory() (n int64) {
 	return n
 }
 
-// release releases a fill's reservation.
-func (s *Store) release(n int64) {
-	s.space.filling.Add(-n)
-	s.space.used.Add(-n)
-}
-
-// convert turns a fill's reservation into an object of n bytes.
-func (s *Store) convert(reserved, n int64) {
-	s.space.filling.Add(-reserved)
-	s.space.used.Add(n - reserved)
+// release gives back what a fill has claimed, and what it has reserved of that.
+func (s *Store) release(claimed, reserved int64) {
+	s.space.filling.Add(-claimed)
+	s.space.used.Add(-reserved)
 }
 
 // evictOne deletes one object; it returns false if there is none to delete.

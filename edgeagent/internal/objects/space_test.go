@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"testing"
 )
 
@@ -52,6 +53,47 @@ func TestOneObjectTakesAtMostAnEighth(t *testing.T) {
 				t.Errorf("%d bytes of %d: %v", test.body, max, err)
 			}
 			r.Close()
+		})
+	}
+}
+
+// The first reader of a body does not wait until others are deleted for it, nor for more of them at
+// once than what it reads next needs.
+func TestHeadDeletesNothing(t *testing.T) {
+	t.Parallel()
+	const limitBytes, old = 64 << 20, 1 << 20
+	for _, length := range []int{1, 10_000, 4 << 20, -1} {
+		t.Run(strconv.Itoa(length), func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir(), limit(limitBytes))
+			for n := range limitBytes / old {
+				put(t, s, n, old-blockBytes) // with what is stored beside the body, 1 MiB
+			}
+			body := testBody(100, 4<<20)
+			if length >= 0 {
+				body = body[:length]
+			}
+			before := s.Stats().Evictions
+			f := begin(t, s, 100, length)
+			if n := s.Stats().Evictions - before; n != 0 || !f.Keeping() {
+				t.Errorf("Head has deleted %d objects, keeping %v", n, f.Keeping())
+			}
+			for len(body) > 0 {
+				at := s.Stats().Evictions
+				piece := body[:min(len(body), 32<<10)]
+				write(t, f, piece)
+				body = body[len(piece):]
+				if n := s.Stats().Evictions - at; n > lastStep/old+1 {
+					t.Errorf("Write of 32 KiB has deleted %d objects of 1 MiB", n)
+				}
+			}
+			if _, err := f.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			if s.Stats().Evictions == before {
+				t.Error("the store was not full")
+			}
+			wantIdle(t, s)
 		})
 	}
 }
