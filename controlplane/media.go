@@ -34,7 +34,7 @@ func copyMedia(ctx context.Context, cfg *Config, from, to string, progress func(
 	}
 	if folder != "" {
 		if _, err := os.Stat(folder); err != nil {
-			return done, fmt.Errorf("there is no media library: %w", err)
+			return done, fmt.Errorf("there is no media library at %s: give the --data-dir or --media-url of the control plane: %w", folder, err)
 		}
 	}
 	open := func(url string) (*media.Library, error) {

@@ -20,13 +20,6 @@ func TestRESTPage(t *testing.T) {
 	}
 	f := startFleet(t)
 	dir := t.TempDir()
-	for name, content := range map[string]string{
-		"shop.yaml": "account: {id: shop, displayName: Shoes}\n", "shoe.jpg": strings.Repeat("a picture", 100),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	var script strings.Builder
 	lines := 0
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(text), -1) {

@@ -12,4 +12,4 @@ done
 	printf 'edgewalk-key-1:%s\n' "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n')" >secrets/secret-key
 # The containers run as user 65532.
 chmod 0444 secrets/*
-echo "secrets are in $PWD/secrets; now: docker compose up -d"
+echo "secrets are in $PWD/secrets; now: docker compose -f $PWD/compose.yaml up -d"

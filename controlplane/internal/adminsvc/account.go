@@ -180,7 +180,7 @@ func (s *Service) commit(
 // content.
 func (d *draft) mustBeEmpty(ctx context.Context) error {
 	name := topology.AccountName(d.id)
-	f := fail(kindNotEmpty, "%s is not empty: delete what it holds, or set force", name)
+	f := fail(kindNotEmpty, "%s is not empty: delete what it holds, or set force (`--force`)", name)
 	f.resource = name
 	add := func(resource string) {
 		if len(f.blockers) < maxBlockers {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/media"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/shellword"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -132,7 +133,8 @@ func checkContentType(field, given string) error {
 // relabelWarning warns of bytes that edges know under another content type or other tags: they know
 // files by their bytes.
 func relabelWarning(key topology.Key) string {
-	return fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix /%s`", key.Account, key.ID)
+	return fmt.Sprintf("the bytes are those that were there: edges that hold the file keep its old content type and tags until it is purged, as with `edgewalk purge -A %s --prefix %s`",
+		key.Account, shellword.Quote("/"+key.ID))
 }
 
 func (s mediaFiles) UpdateMediaFile(

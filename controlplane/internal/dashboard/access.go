@@ -74,11 +74,12 @@ func (v *accessView) render(p *page, code int) error {
 	v.Roles, v.Self, v.Path = p.roles(p.value("role")), p.who.GetToken().GetName(), p.accessPath()
 	out := view{Title: "Access", Nav: "access", Lead: "Tokens of people and programs. Each its own, with the least role that does.", Data: v}
 	out.CLI = []string{
-		"edgewalk token ls", "edgewalk token create --role viewer -A " + p.account + " --description Grace",
+		"edgewalk token ls -A " + p.account,
+		"edgewalk token create --role viewer -A " + p.account + " --description Grace",
 	}
 	if p.account == "" {
 		out.Title, out.Nav = "All tokens", "tokens"
-		out.CLI[1] = "edgewalk token create --role operator --description Ada"
+		out.CLI = []string{"edgewalk token ls", "edgewalk token create --role operator --description Ada"}
 	}
 	return p.showAs(code, "access.html", out)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/edgewalk/edgewalk/internal/manifest"
+	"github.com/edgewalk/edgewalk/internal/shellword"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -442,14 +443,10 @@ func shellJSON(text string) string {
 	return shell(text, "''")
 }
 
-// shell quotes a word for a shell where it has to be.
+// shell is a word of a command, or what stands for one that is not known yet.
 func shell(word, empty string) string {
-	switch {
-	case word == "":
+	if word == "" {
 		return empty
-	case strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@,=%+") == "":
-		return word
-	default:
-		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
+	return shellword.Quote(word)
 }

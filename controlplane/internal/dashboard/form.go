@@ -49,7 +49,7 @@ func newForm(p *page, m proto.Message) *form {
 
 // field is one field of a form.
 type field struct {
-	Name, Label, Help, Kind string // Kind: text, number, duration, lines, pairs, check, choice, secret
+	Name, Label, Help, Kind string // Kind: text, pem, number, duration, lines, pairs, check, choice, secret
 	Value, Placeholder      string
 	Checked, Required, Set  bool
 	Options                 []option
@@ -168,6 +168,8 @@ func kindOf(f protoreflect.FieldDescriptor) string {
 		return "choice"
 	case f.Message() != nil:
 		return "duration"
+	case strings.HasSuffix(string(f.Name()), "_pem"):
+		return "pem"
 	case f.Kind() == protoreflect.StringKind:
 		return "text"
 	default:

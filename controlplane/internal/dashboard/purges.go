@@ -64,11 +64,14 @@ func (v *purgesView) flags() string {
 		for _, u := range strings.Fields(v.Text) {
 			b.WriteString(" --url " + shell(u, ""))
 		}
+		if b.Len() == 0 {
+			b.WriteString(" --url URL")
+		}
 		return b.String() + hard
 	case "everything":
 		return " --all" + hard
 	default:
-		return " --" + v.Scope + " " + shell(v.Text, "…") + hard
+		return " --" + v.Scope + " " + shell(v.Text, strings.ToUpper(v.Scope)) + hard
 	}
 }
 

@@ -265,7 +265,7 @@ func judgeRouting(s Subject, e *Evidence, goal string, owned bool) (r *topologyv
 	r, asked = judgeLooked(s, e, r, goal, owned)
 	if goal == "" && asked && r.GetState() != topologyv1.DomainRouting_HERE &&
 		r.GetState() != topologyv1.DomainRouting_PROXIED {
-		r.Message += "; where names are to lead has to be said to control planes, by --domain-target"
+		r.Message += "; where names are to lead is not known: --shared-host is this machine, so the operator has to set --domain-target"
 	}
 	if e.A != nil {
 		if failed := unanswered(e); failed != "" {

@@ -58,9 +58,10 @@ func (l *Library) Identify(ctx context.Context, st *store.Store) error {
 		}
 		return nil
 	case "":
-		return fmt.Errorf("the media bucket has no object %q, but the library in use is %s: this is another bucket, or it has lost its content", identityKey, kept)
+		return fmt.Errorf("the media bucket has no object %q, but the library in use is %s: this is another bucket, or it has lost its content; --media-url names the place that all control planes of one etcd share",
+			identityKey, kept)
 	}
-	return fmt.Errorf("the media bucket is library %s, but the library in use is %s", own, kept)
+	return fmt.Errorf("the media bucket is library %s, but the library in use is %s: --media-url names the place that all control planes of one etcd share", own, kept)
 }
 
 // introduce gives a system without a library its first. A bucket that somebody uses is refused: the

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/edgewalk/edgewalk/internal/shellword"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -135,7 +136,7 @@ Ends with 0 when the domain is ready, with 1 when it is not yet, and with 2 for 
 					return err
 				}
 				if c.output == "table" || c.output == "wide" || c.output == "" {
-					err = writeCheck(cmd.OutOrStdout(), resp, time.Now())
+					err = writeCheck(cmd.OutOrStdout(), parent, resp, time.Now())
 				} else {
 					err = c.print(cmd.OutOrStdout(), resp, nil)
 				}
@@ -196,7 +197,7 @@ func word(state string) string { return strings.ReplaceAll(strings.ToLower(state
 
 // writeCheck prints the state of a domain, and what to set in DNS. A domain that is ready takes one
 // line.
-func writeCheck(w io.Writer, resp *adminv1.CheckCustomDomainResponse, now time.Time) error {
+func writeCheck(w io.Writer, parent string, resp *adminv1.CheckCustomDomainResponse, now time.Time) error {
 	var b strings.Builder
 	d := resp.GetCustomDomain()
 	if resp.GetReady() {
@@ -204,8 +205,9 @@ func writeCheck(w io.Writer, resp *adminv1.CheckCustomDomainResponse, now time.T
 		_, err := io.WriteString(w, b.String())
 		return err
 	}
+	account, name := shellword.Quote(strings.TrimPrefix(parent, "accounts/")), shellword.Quote(d.GetDomain())
 	if d.GetName() == "" {
-		fmt.Fprintf(&b, "%s  not a domain yet: edgewalk create domain %s\n", d.GetDomain(), d.GetDomain())
+		fmt.Fprintf(&b, "%s  not a domain yet: edgewalk create domain %s -A %s\n", d.GetDomain(), name, account)
 	} else {
 		fmt.Fprintf(&b, "%s  %s\n", d.GetDomain(), d.GetState())
 	}
@@ -248,9 +250,8 @@ func writeCheck(w io.Writer, resp *adminv1.CheckCustomDomainResponse, now time.T
 		if next := r.GetNextCheck(); next != nil {
 			fmt.Fprintf(
 				&b,
-				" Next look in %s, or: edgewalk domains check %s --wait 10m",
-				roughly(next.AsTime().Sub(now)),
-				d.GetDomain(),
+				" Next look in %s, or: edgewalk domains check %s -A %s --wait 10m",
+				roughly(next.AsTime().Sub(now)), name, account,
 			)
 		}
 		b.WriteString("\n")

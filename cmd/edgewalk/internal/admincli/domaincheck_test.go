@@ -32,7 +32,7 @@ images.example.com  ready: served over http:// alone
 `},
 		{"not a domain yet", `{"customDomain": {"domain": "images.example.com", "state": "PENDING", "ownership": {"state": "PENDING", "message": "no TXT"},
 			"routing": {"state": "NXDOMAIN"}, "certificate": {"state": "NONE"}}}`, `
-images.example.com  not a domain yet: edgewalk create domain images.example.com
+images.example.com  not a domain yet: edgewalk create domain images.example.com -A acme
   ownership    x not proven   no TXT
   routing      x nxdomain
   certificate  . none         for ownership and routing
@@ -59,7 +59,7 @@ or
   keep   images.example.com            A      203.0.113.7   is ours
   delete images.example.com            AAAA   2001:db8::99   it answered 404 as nginx
          _edgewalk.images.example.com  TXT    "edgewalk=k7f3"
-Asked both name servers 1 s ago. Next look in 15 s, or: edgewalk domains check images.example.com --wait 10m
+Asked both name servers 1 s ago. Next look in 15 s, or: edgewalk domains check images.example.com -A acme --wait 10m
 `},
 		{"one way", `{"customDomain": {"name": "accounts/acme/customDomains/images.example.com",
 			"domain": "images.example.com", "state": "ACTIVE", "ownership": {"state": "TRUSTED"},
@@ -80,7 +80,7 @@ Asked 10 min ago.
 			t.Fatal(err)
 		}
 		var got strings.Builder
-		if err := writeCheck(&got, resp, now); err != nil {
+		if err := writeCheck(&got, "accounts/acme", resp, now); err != nil {
 			t.Fatal(err)
 		}
 		if got.String() != strings.TrimPrefix(test.want, "\n") {

@@ -171,7 +171,7 @@ was made since. The account's own fields, its media files and its purges stay. I
 		Example: `  edgewalk history -A acme
   edgewalk rollback -A acme --to 41 --dry-run
   edgewalk rollback -A acme --to 41 --wait`,
-		Args: exactly(0, "no arguments but flags"),
+		Args: exactly(0, "no argument but --to REVISION"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			parent, err := c.needAccount()
 			switch {
