@@ -156,15 +156,24 @@ func (h *h2conn) widen(st *h2stream, n int64) bool {
 
 // enqueue adds a stream to those that take turns, if it has something to send.
 func (h *h2conn) enqueue(st *h2stream) {
-	if st.pending && !st.queued && !st.gone && (st.window > 0 || st.left == 0) {
+	if st.pending && !st.queued && !st.gone && st.window > 0 {
 		st.queued = true
 		h.ready = append(h.ready, st)
 	}
 }
 
-// send sends the part of the body that is ready, and returns when the kernel has it.
+// send sends the part of the body that is ready, and returns when the kernel has it. Without any it
+// ends the body.
 func (st *h2stream) send(last bool) error {
 	h := st.h
+	if st.left == 0 { // The end of a body needs no window (RFC 9113 6.9.1).
+		if h.reserve(frameHead); st.gone || h.over {
+			return h.giveUp()
+		}
+		h.out = appendFrameHead(h.out, 0, frameData, flagEndStream, st.id)
+		h.flush()
+		return nil
+	}
 	st.last, st.pending, st.broken = last, true, false
 	h.enqueue(st)
 	var stall stall
@@ -265,7 +274,7 @@ func (h *h2conn) round() {
 		copy(h.ready, h.ready[1:])
 		h.ready = h.ready[:len(h.ready)-1]
 		st.queued = false
-		if st.gone || !st.pending || n < 0 || n == 0 && st.left > 0 {
+		if st.gone || !st.pending || n <= 0 {
 			continue
 		}
 		at := len(b)
@@ -330,6 +339,13 @@ func (h *h2conn) flush() {
 		h.round()
 	}
 	h.passOn()
+}
+
+// giveUp is for who has reserved room and has nothing to send any more: others may have queued
+// meanwhile, and count on it.
+func (h *h2conn) giveUp() error {
+	h.passOn()
+	return errGone
 }
 
 // passOn makes another goroutine write what is left, if anything is.

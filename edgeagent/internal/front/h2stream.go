@@ -223,7 +223,7 @@ func (st *h2stream) interim(status int, fields []byte) error {
 	defer h.mu.Unlock()
 	h.reserve(len(fields) + headRoom)
 	if st.gone || h.over {
-		return errGone
+		return h.giveUp()
 	}
 	h.appendHead(st.id, 0, status, -1, noBlock, fields, nil)
 	h.flush()
@@ -302,7 +302,7 @@ func (st *h2stream) head(r *Reply, length int64, ends bool, room int) error {
 	common := r.common()
 	h.reserve(len(common.literals) + len(r.Fields) + headRoom + room)
 	if st.gone || h.over {
-		return errGone
+		return h.giveUp()
 	}
 	if r.Status == 204 || r.Status == 304 {
 		length = -1
