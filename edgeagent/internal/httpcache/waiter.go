@@ -208,6 +208,10 @@ func (w *waiter) body() (*Reply, bool) {
 	return r, w.q.respond(a, r) != nil
 }
 
+// wholeAhead is how many bytes of a file of unknown length a range waits for that is all of it. It
+// can also be answered with 200, and the same bytes.
+const wholeAhead = 64 << 10
+
 // measure waits until a range of a file of unknown length can be answered: until the file or the
 // range has come, but for no more bytes than any range may wait for.
 func (w *waiter) measure(a *answer) error {
@@ -218,6 +222,8 @@ func (w *waiter) measure(a *answer) error {
 	enough := int64(waitAhead)
 	if last, ok := lastOf(specs); ok {
 		enough = min(enough, last+1)
+	} else if len(specs) == 1 && specs[0] == (rfc9111.RangeSpec{First: 0, Last: -1}) {
+		enough = wholeAhead
 	}
 	w.done()
 	w.f.goOn()
@@ -356,7 +362,8 @@ func (s fillSource) open(offset, length int64) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
-	if size, _ := s.f.result.object.Progress(); size <= offset {
+	// Of what has come, the last byte cannot be read before the file is stored.
+	if size, _ := s.f.result.object.Progress(); size <= offset+1 {
 		s.f.goOn() // so that more comes
 	}
 	s.f.addUser()
