@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -21,7 +22,15 @@ type Conn struct {
 	*net.TCPConn
 	raw              syscall.RawConn
 	reading, writing transfer
+	heard            atomic.Uint32 // of the peer since the last Write: nothing, part or acknowledged
 }
+
+// What was heard of the peer since the last Write.
+const (
+	nothing uint32 = iota
+	part
+	acknowledged
+)
 
 // transfer is a Read or a Write that is under way.
 type transfer struct {
@@ -45,7 +54,7 @@ func Dial(ctx context.Context, address string) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{TCPConn: tcp, raw: raw}
-	c.reading.call, c.writing.call = c.reading.read, c.writing.write
+	c.reading.call, c.writing.call = c.read, c.writing.write
 	return c, nil
 }
 
@@ -63,6 +72,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write implements [net.Conn].
 func (c *Conn) Write(p []byte) (int, error) {
+	c.heard.Store(nothing)
 	n, err := c.writing.run(p, c.raw.Write)
 	if err != nil {
 		return n, c.wrap("write", err)
@@ -93,14 +103,22 @@ func (t *transfer) run(p []byte, loop func(func(uintptr) bool) error) (int, erro
 	return t.n, err
 }
 
-func (t *transfer) read(fd uintptr) bool {
+func (c *Conn) read(fd uintptr) bool {
+	t := &c.reading
 	for {
 		switch n, err := read(fd, t.p); err {
 		case nil:
 			t.n = n
+			c.heard.CompareAndSwap(nothing, part)
 			return true
 		case syscall.EINTR:
 		case syscall.EAGAIN:
+			// More is to come of a message. A peer that writes it in several parts, without TCP_NODELAY,
+			// sends the next part only when the last one was acknowledged. The kernel would do that up to
+			// 40 ms later, in case that there is something to send along with it.
+			if c.heard.CompareAndSwap(part, acknowledged) {
+				acknowledge(fd)
+			}
 			return false
 		default:
 			t.err = os.NewSyscallError("read", err)
