@@ -24,11 +24,10 @@ var (
 	errFirstByteTimeout = errors.New("no answer in time")
 	errIdleTimeout      = errors.New("the body stalled")
 	errWalkDeadline     = errors.New("the walk's deadline has passed")
-	errDrained          = errors.New("the rest of the body is not wanted")
 )
 
 // ends are those of the reasons above for which this package ends a request.
-var ends = []error{errConnectTimeout, errFirstByteTimeout, errIdleTimeout, errWalkDeadline, errDrained}
+var ends = []error{errConnectTimeout, errFirstByteTimeout, errIdleTimeout, errWalkDeadline}
 
 // These say that an origin has as many requests as its caps allow.
 var (

@@ -24,7 +24,7 @@ const (
 	// text of some hundred bytes.
 	maxErrorBody = 64 << 10
 	// The rest of an unused body is read up to maxDrain, for at most drainFor, so that its
-	// connection can be used again.
+	// connection can be used again. Nobody waits for it.
 	maxDrain = 16 << 10
 	drainFor = 50 * time.Millisecond
 	// maxRedirects is how many redirects are followed.
@@ -54,10 +54,15 @@ func (x *exchange) leave() {
 	}
 }
 
-// end releases what the exchange holds.
+// end closes the body, and releases what the exchange holds.
 func (x *exchange) end() {
-	x.watch.end()
 	x.resp.Body.Close()
+	x.release()
+}
+
+// release releases what the exchange holds, but for the body.
+func (x *exchange) release() {
+	x.watch.end()
 	x.cancel(nil)
 	x.by.release()
 	x.leave()
@@ -276,13 +281,10 @@ func (x *exchange) errorCode(k *kind.Kind) (string, error) {
 	return k.Code(x.resp.Header, text), nil
 }
 
-// drain ends the exchange. It keeps the connection if the rest of the body is short and has already
-// come.
+// drain ends the exchange. It keeps the connection if the rest of the body is short and comes soon.
 func (x *exchange) drain() {
-	x.watch.lift()
-	x.watch.phase(drainFor, errDrained)
-	io.CopyN(io.Discard, x.resp.Body, maxDrain)
-	x.end()
+	http1.Discard(x.resp.Body, maxDrain, drainFor)
+	x.release()
 }
 
 // hold returns a reply to pass on once the first byte of its body has come. A body that ends before

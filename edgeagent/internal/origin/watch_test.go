@@ -31,7 +31,7 @@ func TestWatch(t *testing.T) {
 		{"next phase has its own cause", func(w *watch) { w.phase(time.Second, errConnectTimeout) }, 0,
 			func(w *watch) { w.phase(time.Minute, errFirstByteTimeout) }, time.Minute, errFirstByteTimeout},
 		{"next phase is shorter", func(w *watch) { w.phase(time.Minute, errFirstByteTimeout) }, time.Second,
-			func(w *watch) { w.phase(time.Second, errDrained) }, time.Second, errDrained},
+			func(w *watch) { w.phase(time.Second, errIdleTimeout) }, time.Second, errIdleTimeout},
 		{"next phase is longer, and too long", func(w *watch) { w.phase(time.Second, errConnectTimeout) },
 			999 * time.Millisecond, func(w *watch) { w.phase(time.Minute, errFirstByteTimeout) }, time.Minute,
 			errFirstByteTimeout},

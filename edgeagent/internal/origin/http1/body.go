@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // maxChunkLine bounds the line that begins a chunk, with its extensions, in bytes.
@@ -105,6 +106,41 @@ func (b *body) end(whole bool) {
 	if whole {
 		freeReader(b.r)
 	}
+}
+
+// Discard lets go of the body of a reply that nobody wants. If no more than most bytes are left of
+// it, and they come within a time, the connection is used again. The caller does not wait for that.
+func Discard(content io.ReadCloser, most int64, within time.Duration) {
+	b, ok := content.(*body)
+	if !ok {
+		return // it was empty
+	}
+	n, _ := io.CopyN(io.Discard, (*arrived)(b), most)
+	if most -= n; b.ended.Load() {
+		return
+	}
+	if b.last || b.framing == counted && b.rest > most || !b.stop() {
+		b.Close()
+		return
+	}
+	b.stop = time.AfterFunc(within, b.cn.abort).Stop // and no longer when its request ends
+	go func() {
+		io.CopyN(io.Discard, b, most)
+		b.Close()
+	}()
+}
+
+// An arrived is what has come of a body.
+type arrived body
+
+// Read implements [io.Reader]. It never waits.
+func (a *arrived) Read(p []byte) (int, error) {
+	b := (*body)(a)
+	switch { // what has ended has no reader any more
+	case b.ended.Load(), b.framing == chunked && !b.isHere(), b.framing != chunked && b.r.Buffered() == 0:
+		return 0, io.EOF
+	}
+	return b.Read(p)
 }
 
 // readChunks reads from the chunks. It returns without waiting for more once it has read something.

@@ -105,7 +105,11 @@ func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.R
 	if repeatable(req) {
 		if cn := c.take(call.Key); cn != nil {
 			resp, begun, err := c.exchange(ctx, cn, req, call)
-			if err == nil || begun || ctx.Err() != nil {
+			switch {
+			case err == nil && resp.StatusCode == http.StatusRequestTimeout && resp.Close:
+				resp.Body.Close() // The server has not waited for the request (RFC 9110 15.5.9).
+				call.Dropped = nil
+			case err == nil || begun || ctx.Err() != nil:
 				return resp, err
 			}
 			// The server has closed the connection while the request was sent.
