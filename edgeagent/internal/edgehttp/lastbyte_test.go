@@ -22,7 +22,9 @@ func TestLastByteDoesNotWait(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 		io.WriteString(w, body)
 	})))
-	for i, test := range []struct{ file, fields string }{{"1", ""}, {"4", "Range: bytes=-1"}, {"4", "Range: bytes=3-3"}} {
+	for i, test := range []struct{ file, fields string }{
+		{"1", ""}, {"4", "Range: bytes=-1"}, {"4", "Range: bytes=3-3"},
+	} {
 		least := time.Hour // of several, because the machine may be busy
 		for j := range 5 {
 			began := time.Now()
@@ -30,7 +32,8 @@ func TestLastByteDoesNotWait(t *testing.T) {
 			if test.fields != "" {
 				fields = append(fields, test.fields)
 			}
-			if reply, body := e.get("shared.test", fmt.Sprintf("/acme/%s?%d.%d", test.file, i, j), fields...); reply == nil || body != "e" {
+			path := fmt.Sprintf("/acme/%s?%d.%d", test.file, i, j)
+			if reply, body := e.get("shared.test", path, fields...); reply == nil || body != "e" {
 				t.Fatalf("%q, %v", body, reply)
 			}
 			least = min(least, time.Since(began))

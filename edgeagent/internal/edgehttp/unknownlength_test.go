@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Browsers ask for videos with `Range: bytes=0-`. If nobody says how long the file is, the reply has
-// its length once it is known to be short, and begins with what has come of a long one.
+// Browsers ask for videos with `Range: bytes=0-`. If nobody says how long the file is, the reply
+// has its length once it is known to be short, and begins with what has come of a long one.
 func TestWholeRangeOfUnknownLength(t *testing.T) {
 	t.Parallel()
 	more := make(chan struct{})

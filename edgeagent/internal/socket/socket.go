@@ -113,9 +113,10 @@ func (c *Conn) read(fd uintptr) bool {
 			return true
 		case syscall.EINTR:
 		case syscall.EAGAIN:
-			// More is to come of a message. A peer that writes it in several parts, without TCP_NODELAY,
-			// sends the next part only when the last one was acknowledged. The kernel would do that up to
-			// 40 ms later, in case that there is something to send along with it.
+			// More is to come of a message. A peer that writes it in several parts, without
+			// TCP_NODELAY, sends the next part only when the last one was acknowledged. The
+			// kernel would do that up to 40 ms later, in case that there is something to send
+			// along with it.
 			if c.heard.CompareAndSwap(part, acknowledged) {
 				acknowledge(fd)
 			}

@@ -25,16 +25,18 @@ func TestDiscard(t *testing.T) {
 		within     time.Duration
 		again      bool // the connection is kept
 	}{
-		"came whole":          {"Content-Length: 4\r\n\r\nJPEG", "", time.Minute, true},
-		"was read":            {"Content-Length: 4\r\n\r\nJPEG", "", time.Minute, true},
-		"empty":               {"Content-Length: 0\r\n\r\n", "", time.Minute, true},
-		"comes later":         {"Content-Length: 4\r\n\r\n", "JPEG", time.Minute, true},
-		"rest comes later":    {"Content-Length: 4\r\n\r\nJP", "EG", time.Minute, true},
-		"chunks came":         {"Transfer-Encoding: chunked\r\n\r\n4\r\nJPEG\r\n0\r\n\r\n", "", time.Minute, true},
-		"chunks come later":   {"Transfer-Encoding: chunked\r\n\r\n4\r\nJP", "EG\r\n0\r\n\r\n", time.Minute, true},
-		"last chunk is late":  {"Transfer-Encoding: chunked\r\n\r\n4\r\nJPEG\r\n", "0\r\n\r\n", time.Minute, true},
-		"is long":             {"Content-Length: 1001\r\n\r\n", long, time.Minute, false},
-		"chunks are long":     {"Transfer-Encoding: chunked\r\n\r\n", "3e9\r\n" + long + "\r\n0\r\n\r\n", time.Minute, false},
+		"came whole":         {"Content-Length: 4\r\n\r\nJPEG", "", time.Minute, true},
+		"was read":           {"Content-Length: 4\r\n\r\nJPEG", "", time.Minute, true},
+		"empty":              {"Content-Length: 0\r\n\r\n", "", time.Minute, true},
+		"comes later":        {"Content-Length: 4\r\n\r\n", "JPEG", time.Minute, true},
+		"rest comes later":   {"Content-Length: 4\r\n\r\nJP", "EG", time.Minute, true},
+		"chunks came":        {"Transfer-Encoding: chunked\r\n\r\n4\r\nJPEG\r\n0\r\n\r\n", "", time.Minute, true},
+		"chunks come later":  {"Transfer-Encoding: chunked\r\n\r\n4\r\nJP", "EG\r\n0\r\n\r\n", time.Minute, true},
+		"last chunk is late": {"Transfer-Encoding: chunked\r\n\r\n4\r\nJPEG\r\n", "0\r\n\r\n", time.Minute, true},
+		"is long":            {"Content-Length: 1001\r\n\r\n", long, time.Minute, false},
+		"chunks are long": {
+			"Transfer-Encoding: chunked\r\n\r\n", "3e9\r\n" + long + "\r\n0\r\n\r\n", time.Minute, false,
+		},
 		"never comes":         {"Content-Length: 4\r\n\r\n", "", time.Millisecond, false},
 		"lasts to the end":    {"\r\nJPEG", "", time.Minute, false},
 		"server wants to end": {"Connection: close\r\nContent-Length: 4\r\n\r\nJPEG", "", time.Minute, false},

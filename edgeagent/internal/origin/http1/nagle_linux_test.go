@@ -12,8 +12,9 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
-// A server that writes a head and a body apart, and leaves the algorithm of Nagle on, sends the body
-// once the head was acknowledged. That is at once on each connection, also on one that is kept.
+// A server that writes a head and a body apart, and leaves the algorithm of Nagle on, sends the
+// body once the head was acknowledged. That is at once on each connection, also on one that is
+// kept.
 func TestServerThatWaitsForAcknowledgements(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
