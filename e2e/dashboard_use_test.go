@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/edgewalk/edgewalk/internal/certtest"
 )
 
 // The dashboard, in a browser, before a fleet.
@@ -35,6 +36,7 @@ func TestDashboard(t *testing.T) {
 		{"without script", withoutScript},
 		{"files that are dropped", filesDropped},
 		{"an origin is tested", originTested},
+		{"an origin with an authority of its own", originWithAuthority},
 		{"what is copied", copied},
 		{"a fleet that is told live", fleetLive},
 	} {
@@ -352,6 +354,42 @@ func originTested(t *testing.T, s *shop) {
 		t.Errorf("a test has saved the origin:\n%s", out)
 	}
 	w.clean(t, "testing an origin")
+}
+
+// The text of certificates has several lines, which a field of one line would lose.
+func originWithAuthority(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	w.look(t, 1280, "light")
+	w.open(t, "/ui/a/acme/origins/new?kind=web")
+	w.focuses(t, "Id")
+	w.press(t, "authority")
+	w.tabTo(t, "Base URL")
+	w.press(t, "https://storage.example")
+	w.tabTo(t, "More of the storage")
+	w.press(t, kb.Enter)
+	w.tabTo(t, "CA certificates")
+	text := string(certtest.PEM(certtest.New(t).Cert))
+	w.press(t, text)
+	w.tabTo(t, "Create origin")
+	w.press(t, kb.Enter)
+	w.shows(t, "authority")
+	kept := func() string {
+		return s.do(t, "get", "origin", "authority", "-A", "acme", "-o", "jsonpath={.web.caPem}")
+	}
+	eventually(t, soon, "the origin is there", func() bool {
+		return strings.Contains(s.do(t, "get", "origins", "-A", "acme", "-o", "name"), "authority")
+	})
+	if got := kept(); strings.TrimSpace(got) != strings.TrimSpace(text) {
+		t.Fatalf("the form has made %q of %q", got, text)
+	}
+	w.open(t, "/ui/a/acme/origins/authority")
+	w.tabTo(t, "Save")
+	w.press(t, kb.Enter)
+	w.shows(t, "authority")
+	if got := kept(); strings.TrimSpace(got) != strings.TrimSpace(text) {
+		t.Errorf("saved again, the form has made %q", got)
+	}
+	w.clean(t, "an origin with an authority")
 }
 
 // The button beside a URL copies it.

@@ -59,7 +59,7 @@ func (c *cli) explainCommand() *cobra.Command {
 
 func writeExplanation(w io.Writer, e *topologyv1.Explanation, note string, wide bool) error {
 	where := table{rows: [][]string{
-		{"edge", fmt.Sprintf("%s, at revision %d%s", e.GetEdge(), e.GetRevision(), note)},
+		{"edge", fmt.Sprintf("%s, at revision %d%s", cmp.Or(e.GetEdge(), "one of them"), e.GetRevision(), note)},
 		{"host", e.GetHost() + domainNote(e)},
 		{"account", e.GetAccount()},
 		{"url-endpoint", e.GetUrlEndpoint()},
