@@ -88,6 +88,8 @@ const (
 	// between attempts to renew, which have more than two days.
 	joinLeast, joinMost   = 500 * time.Millisecond, 30 * time.Second
 	renewLeast, renewMost = time.Minute, time.Hour
+	// clockLook is how often the clock is looked at for whether the certificate is due.
+	clockLook = 10 * time.Minute
 )
 
 // Open reads the identity of an edge. It returns nil when there is none and no token either. An
@@ -270,13 +272,38 @@ func (i *Identity) Run(ctx context.Context) error {
 		close(i.joined)
 	}
 	for {
-		if err := sleep(ctx, i.renewal().Sub(i.cfg.Now())); err != nil {
+		if err := i.awaitRenewal(ctx); err != nil {
 			return err
 		}
 		if err := i.until(ctx, renewLeast, renewMost, "renew the edge's certificate", i.renew); err != nil {
 			return err
 		}
+		if err := sleep(ctx, i.rest()); err != nil {
+			return err
+		}
 	}
+}
+
+// awaitRenewal returns when the certificate is due to be renewed. It looks at the clock again and
+// again, because a timer counts neither what the machine sleeps nor by how much its clock is set.
+func (i *Identity) awaitRenewal(ctx context.Context) error {
+	for {
+		left := i.renewal().Sub(i.cfg.Now())
+		if left <= 0 {
+			return nil
+		}
+		if err := sleep(ctx, min(left, clockLook)); err != nil {
+			return err
+		}
+	}
+}
+
+// rest is the least time between two renewals: by a clock that is days ahead each certificate is
+// due at once.
+func (i *Identity) rest() time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.held.cert.NotAfter.Sub(i.held.cert.NotBefore) / 100
 }
 
 // renewal returns when a third of the certificate's time is left.
@@ -418,13 +445,15 @@ func (i *Identity) take(h held, given *edgev1.Certificate) error {
 		}
 		h.authorities = append(h.authorities, authority)
 	}
+	// It is used also where the disk does not take it: else the edge would be shut out when the one
+	// before ends.
+	i.mu.Lock()
+	i.held = h
+	i.mu.Unlock()
 	if err := i.write(fileName, h); err != nil {
 		return fmt.Errorf("keep the edge's certificate: %w", err)
 	}
 	os.Remove(filepath.Join(i.cfg.Dir, joiningName)) // It is no longer needed.
-	i.mu.Lock()
-	i.held = h
-	i.mu.Unlock()
 	i.cfg.Logger.Info("the edge has a certificate", "edge", cert.Subject.CommonName, "until",
 		cert.NotAfter.UTC().Format(time.RFC3339))
 	return nil
