@@ -27,11 +27,13 @@ var keyringPlace = seal.Place{Name: keyringFile}
 // keys holds what opens sealed secrets, in memory and in the state folder. It is used by the
 // goroutine that applies steps alone.
 type keys struct {
-	path string
-	by   *seal.Key // the state key; nil if the folder cannot keep one
+	path   string
+	by     *seal.Key // the state key; nil while the folder does not keep one
+	beside string    // where the folder keeps the state key; empty if that is elsewhere
 
-	ring *seal.Ring
-	held []byte // the encoded keyring
+	ring  *seal.Ring
+	held  []byte // the encoded keyring
+	saved bool   // the folder has held
 
 	// clear holds the topology keys of secrets that came in the clear, from a control plane that
 	// did not seal them yet. sealed says that the last of them has been sealed since.
@@ -50,12 +52,12 @@ func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
 			return nil, fmt.Errorf("--state-key-file: %w", err)
 		}
 	} else {
-		beside := filepath.Join(dir, stateKeyFile)
-		if k.by, _, err = seal.EnsureKey(beside); err != nil {
+		k.beside = filepath.Join(dir, stateKeyFile)
+		if k.by, _, err = seal.EnsureKey(k.beside); err != nil {
 			log.Error("the state folder keeps no keys: secrets of origins are not there after a restart until a control plane is reached", "err", err)
 			return k, nil
 		}
-		log.Info("the key of sealed secrets lies beside them: who can copy the whole state folder can read them; --state-key-file keeps it elsewhere", "file", beside)
+		log.Info("the key of sealed secrets lies beside them: who can copy the whole state folder can read them; --state-key-file keeps it elsewhere", "file", k.beside)
 	}
 	wrapped, err := os.ReadFile(k.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +68,7 @@ func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
 		if encoded, err = k.by.Unwrap(wrapped, keyringPlace); err == nil {
 			err = k.take(encoded)
 		}
-		if err == nil && !k.by.Wraps(wrapped) {
+		if k.saved = err == nil && k.by.Wraps(wrapped); err == nil && !k.saved {
 			err = k.save()
 		}
 	}
@@ -95,14 +97,21 @@ func (k *keys) take(encoded []byte) error {
 		}
 		keysets[sent.GetName()] = keyset
 	}
-	k.ring, k.held = seal.NewRing(m.GetEpoch(), keysets), encoded
+	k.ring, k.held, k.saved = seal.NewRing(m.GetEpoch(), keysets), encoded, false
 	return nil
 }
 
-// save writes the keyring, so that what is sealed with it can be read after a restart.
-func (k *keys) save() error {
-	if k.by == nil {
+// save writes the keyring, unless the folder has it, so that what is sealed with it can be read
+// after a restart.
+func (k *keys) save() (err error) {
+	if k.saved {
 		return nil
+	}
+	if k.by == nil { // the disk did not take it at the start
+		if k.by, _, err = seal.EnsureKey(k.beside); err != nil {
+			k.by = nil
+			return err
+		}
 	}
 	wrapped, err := k.by.Wrap(k.held, keyringPlace)
 	if err != nil {
@@ -120,7 +129,9 @@ func (k *keys) save() error {
 	if err := os.Rename(next, k.path); err != nil {
 		return err
 	}
-	return state.SyncDir(filepath.Dir(k.path))
+	err = state.SyncDir(filepath.Dir(k.path))
+	k.saved = err == nil
+	return err
 }
 
 // note records whether the secrets of an origin came sealed.
@@ -153,14 +164,18 @@ func (c *Control) takeKeys(sent *edgev1.Keyring) error {
 	if err != nil {
 		return fmt.Errorf("encode the keyring: %w", err)
 	}
-	if string(encoded) == string(c.keys.held) {
-		return nil
+	same := string(encoded) == string(c.keys.held)
+	if !same {
+		if err := c.keys.take(encoded); err != nil {
+			return fmt.Errorf("the control plane sent keys that cannot be used: %w", err)
+		}
 	}
-	if err := c.keys.take(encoded); err != nil {
-		return fmt.Errorf("the control plane sent keys that cannot be used: %w", err)
-	}
+	// Also those that are held already: the disk may not have taken them.
 	if err := c.keys.save(); err != nil {
 		c.cfg.Logger.Error("the keys of sealed secrets cannot be kept: after a restart a control plane has to send them again", "err", err)
+	}
+	if same {
+		return nil
 	}
 	at := c.state.At()
 	if at.Epoch == "" {
