@@ -282,7 +282,10 @@ func (d *Folder) Install(s *Spool, revision int64, asOf time.Time) {
 	before := d.at
 	d.at = Position{Epoch: s.base.Epoch, Revision: revision, Digest: s.index.digest}
 	d.index, d.settings, d.asOf = s.index, s.settings, asOf
-	if err := d.installSealed(s, before); err != nil {
+	if before.Epoch != d.at.Epoch { // nothing of this one is on the disk, whether or not that works
+		d.persisted = 0
+	}
+	if err := d.installSealed(s); err != nil {
 		d.fail(err)
 		return
 	}
@@ -293,7 +296,7 @@ func (d *Folder) Install(s *Spool, revision int64, asOf time.Time) {
 	d.wake()
 }
 
-func (d *Folder) installSealed(s *Spool, before Position) error {
+func (d *Folder) installSealed(s *Spool) error {
 	if err := s.seal(commit{revision: d.at.Revision, digest: d.at.Digest, asOf: d.asOf}); err != nil {
 		return err
 	}
@@ -321,9 +324,6 @@ func (d *Folder) installSealed(s *Spool, before Position) error {
 	}
 	d.snapshot = d.number
 	d.persisted = min(d.persisted, d.at.Revision)
-	if before.Epoch != d.at.Epoch {
-		d.persisted = 0
-	}
 	return nil
 }
 
