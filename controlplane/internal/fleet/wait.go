@@ -346,7 +346,8 @@ type standing struct {
 }
 
 // standings returns every known edge once, and every agent that uses the id of another one. Of what
-// is known of an edge, that by which it is connected counts; else that by which it got furthest.
+// is known of an edge, that by which it is connected counts; else that by which it got furthest. Of
+// two lives of it that seem to be connected, the one counts that got less far.
 // The caller holds mu.
 func (f *Fleet) standings() map[string]standing {
 	f.renew()
@@ -355,6 +356,14 @@ func (f *Fleet) standings() map[string]standing {
 	contenders := make(map[string][]*contender)
 	consider := func(id string, s standing) {
 		old, known := all[id]
+		if known && s.connected && old.connected && s.boot != old.boot {
+			// One of the two was started again since, perhaps with less. The other stream has not
+			// ended yet, and says nothing of what is served now.
+			if s.applied < old.applied {
+				all[id] = s
+			}
+			return
+		}
 		if !known || cmp.Or(order(s.connected, old.connected), cmp.Compare(s.applied, old.applied)) > 0 {
 			s.counts = s.counts || old.counts && !s.connected
 			all[id] = s
