@@ -174,13 +174,14 @@ func (s *Service) enroll(st *stream) error {
 func (s *Service) leave(st *stream, err error) error {
 	st.ended(err) // the first reason counts
 	err = context.Cause(st.ctx)
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	st.writeStatus(err) // the sender may wait for an edge that does not read
 	st.refuseQuestions()
 	st.stopSender()
 	s.cfg.Fleet.Leave(&st.conn)
 	s.untrack(st)
-	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
-		err = nil
-	}
 	s.metrics.ended.WithLabelValues(status.Code(err).String()).Inc()
 	s.log.Info("edgesvc: edge disconnected", "edge", st.hello.GetId(), "from", st.from, "reason", reasonOf(err))
 	s.metrics.streams.Dec()
@@ -197,8 +198,13 @@ func (st *stream) end(err error) {
 		return
 	}
 	st.ended(err)
+	st.writeStatus(context.Cause(st.ctx))
+}
+
+// writeStatus ends the stream of the transport, and with it what waits for that.
+func (st *stream) writeStatus(err error) {
 	rpc := grpc.ServerTransportStreamFromContext(st.ctx).(interface{ WriteStatus(*status.Status) error })
-	_ = rpc.WriteStatus(status.Convert(context.Cause(st.ctx))) // it fails where the connection has
+	_ = rpc.WriteStatus(status.Convert(err)) // it fails where the connection has
 }
 
 func reasonOf(err error) string {
