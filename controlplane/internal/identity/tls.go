@@ -117,8 +117,14 @@ func (r *Registry) verify(cert *x509.Certificate) (e Edge, ours bool, err error)
 // shown is what is shown to edges that know an authority.
 type shown struct {
 	cert *tls.Certificate
-	// until is when another one is made.
+	// until is when another one is made, by the clock alone: it ends by what the clock says, also
+	// when that is set, and when the machine has slept.
 	until time.Time
+}
+
+// good reports whether it may be shown at a time: it has begun, and another one is not due.
+func (s *shown) good(now time.Time) bool {
+	return s != nil && now.Before(s.until) && !now.Before(s.cert.Leaf.NotBefore)
 }
 
 // show returns the certificate to show to who asks for a name; nil if that is no authority's.
@@ -130,14 +136,14 @@ func (r *Registry) show(name string) (*tls.Certificate, error) {
 		if jointoken.ServerName(a.hash) != name {
 			continue
 		}
-		if s := r.shown[a.number]; s != nil && now.Before(s.until) {
+		if s := r.shown[a.number]; s.good(now) {
 			return s.cert, nil
 		}
 		cert, err := a.serve(now)
 		if err != nil {
 			return nil, fmt.Errorf("make a certificate for edges: %w", err)
 		}
-		r.shown[a.number] = &shown{cert, now.Add(serverLife / 2)}
+		r.shown[a.number] = &shown{cert, now.Add(serverLife / 2).Round(0)}
 		return cert, nil
 	}
 	return nil, nil
