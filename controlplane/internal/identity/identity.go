@@ -159,7 +159,11 @@ func (r *Registry) Run(ctx context.Context) error {
 	var all errgroup.Group
 	all.Go(func() error { return r.keepAuthorities(ctx) })
 	all.Go(func() error {
-		all := func(entries []store.Entry, _ string, _ int64) { r.loadAuthorities(ctx, entries) }
+		all := func(entries []store.Entry, _ string, _ int64) {
+			if r.loadAuthorities(ctx, entries) != nil {
+				r.reloadAuthorities(ctx)
+			}
+		}
 		return r.store.WatchAuth(ctx, authorities, all, func(store.Entry) { r.reloadAuthorities(ctx) }, func() {})
 	})
 	all.Go(func() error { return r.store.WatchAuth(ctx, identities, r.loadEdges, r.takeEdge, func() {}) })
@@ -170,14 +174,20 @@ func (r *Registry) Run(ctx context.Context) error {
 // loadEdges takes all identities.
 func (r *Registry) loadEdges(entries []store.Entry, _ string, _ int64) {
 	r.mu.Lock()
+	changed := slices.Collect(maps.Keys(r.edges))
 	before := r.edges
 	r.edges = make(map[string]Identity, len(entries))
 	for _, e := range entries {
 		r.putEdge(e)
 	}
+	for id := range r.edges {
+		if _, known := before[id]; !known { // somebody may use the id without its key
+			changed = append(changed, id)
+		}
+	}
 	r.loaded[identities] = true
 	r.mu.Unlock()
-	for id := range before {
+	for _, id := range changed {
 		r.notify(id)
 	}
 }

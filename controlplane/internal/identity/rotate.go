@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -104,26 +105,41 @@ func (r *Registry) Rotate(ctx context.Context) (number int, previous time.Time, 
 	if err := r.addAuthority(ctx, number, valid[0].cluster); err != nil {
 		return 0, time.Time{}, err
 	}
-	r.reloadAuthorities(ctx)
+	_ = r.readAuthorities(ctx) // else the watch does it
 	r.log.Warn("identity: edges have a new authority", "number", number)
 	return number, r.now().Add(overlap), nil
 }
 
-// reloadAuthorities reads all authorities again.
+// reloadAuthorities reads all authorities again, until that has worked or ctx ends: no later change
+// may come for years.
 func (r *Registry) reloadAuthorities(ctx context.Context) {
+	for {
+		err := r.readAuthorities(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		r.log.Warn("identity: read the authorities for edges", "error", err)
+		timer := time.NewTimer(lookSoon)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+func (r *Registry) readAuthorities(ctx context.Context) error {
 	entries, _, err := r.store.Auth(ctx, authorities)
 	if err != nil {
-		if ctx.Err() == nil {
-			r.log.Warn("identity: read the authorities for edges", "error", err)
-		}
-		return
+		return err
 	}
-	r.loadAuthorities(ctx, entries)
+	return r.loadAuthorities(ctx, entries)
 }
 
 // loadAuthorities takes the authorities that are valid: the newest, and the one before until what
-// it has signed is over.
-func (r *Registry) loadAuthorities(ctx context.Context, entries []store.Entry) {
+// it has signed is over. It returns an error when some could not be read because etcd did not
+// answer.
+func (r *Registry) loadAuthorities(ctx context.Context, entries []store.Entry) (unread error) {
 	var all []*authority
 	for _, e := range entries {
 		number, err := authorityNumber(e.Key)
@@ -133,6 +149,9 @@ func (r *Registry) loadAuthorities(ctx context.Context, entries []store.Entry) {
 				a.revision = e.Revision
 				all = append(all, a)
 			}
+		}
+		if errors.Is(err, store.ErrUnavailable) {
+			unread = err
 		}
 		if err != nil {
 			r.log.Error("identity: an authority for edges cannot be read: edges that know no other cannot connect", "key", "auth/"+e.Key, "error", err)
@@ -147,5 +166,6 @@ func (r *Registry) loadAuthorities(ctx context.Context, entries []store.Entry) {
 		}
 	}
 	r.authorities, r.verified, r.shown = all, make(map[[sha256.Size]byte]Edge), make(map[int]*shown)
-	r.loaded[authorities] = true
+	r.loaded[authorities] = r.loaded[authorities] || unread == nil
+	return unread
 }
