@@ -66,8 +66,13 @@ type Rollout struct {
 	// forgiven is the revision at which a freeze was last ended: what edges refused up to there
 	// freezes nobody again.
 	forgiven int64
-	changed  chan struct{} // closed when edges may go somewhere else than before
-	rest     *feed.View    // how far regions other than the canary may go; nil without one
+	// taken is the last revision of etcd whose freezes are known here, in the epoch watched.
+	taken   int64
+	watched string
+	changed chan struct{} // closed when edges may go somewhere else than before
+	rest    *feed.View    // how far regions other than the canary may go; nil without one
+
+	finding sync.WaitGroup // looks for topologies of freezes
 }
 
 // held is a freeze with the topology at its revision.
@@ -76,8 +81,12 @@ type held struct {
 	view *feed.View // nil until it is known
 }
 
-// viewTimeout bounds reading the topology as it was at a revision.
-const viewTimeout = 30 * time.Second
+// viewTimeout bounds reading the topology as it was at a revision, viewRetry is the time until
+// that is tried again.
+const (
+	viewTimeout = 30 * time.Second
+	viewRetry   = time.Second
+)
 
 // freezeKey is where freezes are below `fleet/`, by region. forgivenKey is beside them: no region
 // has a `/`.
@@ -112,14 +121,29 @@ func (r *Rollout) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() {
 		_ = r.cfg.Store.WatchFleet(ctx, freezeKey,
-			func(entries []store.Entry, _ string, _ int64) { r.takeAll(ctx, entries) },
-			func(entry store.Entry) { r.take(ctx, entry) })
+			func(entries []store.Entry, epoch string, revision int64) {
+				r.takeAll(ctx, entries)
+				r.took(epoch, revision)
+			},
+			func(entry store.Entry) {
+				r.take(ctx, entry)
+				r.took("", entry.Revision)
+			})
 	})
 	if r.cfg.CanaryRegion != "" {
 		parts.Go(func() { r.release(ctx) })
 	}
 	parts.Wait()
+	r.finding.Wait()
 	return ctx.Err()
+}
+
+// took records up to which revision of an epoch freezes are known; empty for the epoch before.
+func (r *Rollout) took(epoch string, revision int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watched, r.taken = cmp.Or(epoch, r.watched), revision
+	r.wake()
 }
 
 func (r *Rollout) takeAll(ctx context.Context, entries []store.Entry) {
@@ -161,16 +185,50 @@ func (r *Rollout) take(ctx context.Context, entry store.Entry) {
 	}
 	// Until the topology at the revision is known, edges stay where they are.
 	r.set(region, f)
+	if r.find(ctx, region, f) {
+		return
+	}
+	r.finding.Go(func() {
+		for {
+			timer := time.NewTimer(viewRetry)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+			if r.find(ctx, region, f) {
+				return
+			}
+		}
+	})
+}
+
+// find looks for the topology at the revision of a freeze. It reports false if it may be found
+// later.
+func (r *Rollout) find(ctx context.Context, region string, f *held) (done bool) {
 	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
 	defer cancel()
 	view, err := r.cfg.Feed.ViewAt(ctx, f.Revision)
-	if err != nil {
-		r.log.Error("rollout: edges that have no topology wait until the freeze ends: the one at its revision is not to be had",
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.freezes[region] != f {
+		return true // it has ended, or another has taken its place
+	}
+	switch {
+	case errors.Is(err, store.ErrCompacted):
+		r.log.Error("rollout: edges that have no topology wait until the freeze ends: the one at its revision is no longer kept",
+			"region", region, "revision", f.Revision)
+		return true
+	case err != nil:
+		r.log.Error("rollout: edges that have no topology wait: the one at the freeze's revision cannot be read yet",
 			"region", region, "revision", f.Revision, "error", err)
-		return
+		return false
 	}
 	r.log.Warn("rollout: edges are frozen", "region", cmp.Or(region, "all"), "revision", f.Revision, "reason", f.Reason)
-	r.set(region, &held{Freeze: f.Freeze, view: view})
+	r.freezes[region] = &held{Freeze: f.Freeze, view: view}
+	r.wake()
+	return true
 }
 
 func (r *Rollout) set(region string, f *held) {
@@ -267,21 +325,28 @@ func (r *Rollout) Freeze(
 	if err != nil {
 		return Freeze{}, fmt.Errorf("encode the freeze: %w", err)
 	}
-	if err := r.cfg.Store.PutFleet(ctx, freezeKey+region, value, unless); err != nil {
+	epoch := r.epoch()
+	written, err := r.cfg.Store.PutFleet(ctx, freezeKey+region, value, unless)
+	if err != nil {
 		return f, err
 	}
-	return f, r.until(ctx, func() bool {
-		held := r.freezes[region]
-		return held != nil && held.Freeze == f && held.view != nil
-	})
+	return f, r.until(ctx, epoch, written)
 }
 
-// until waits for what the watch will deliver, so that this control plane already acts by what it
-// has just written. ok is called with mu held.
-func (r *Rollout) until(ctx context.Context, ok func() bool) error {
+// epoch is that of which freezes are known.
+func (r *Rollout) epoch() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.watched
+}
+
+// until waits for the watch to deliver a revision, so that this control plane already acts by what
+// it has just written, or by what somebody else has written since. In another epoch it is not
+// delivered any more.
+func (r *Rollout) until(ctx context.Context, epoch string, revision int64) error {
 	for {
 		r.mu.Lock()
-		done, changed := ok(), r.changed
+		done, changed := r.watched != epoch || r.taken >= revision, r.changed
 		r.mu.Unlock()
 		if done {
 			return nil
@@ -317,13 +382,15 @@ func (r *Rollout) Unfreeze(ctx context.Context, region string) error {
 	if err != nil {
 		return err
 	}
-	if err := r.cfg.Store.PutFleet(ctx, forgivenKey, strconv.AppendInt(nil, current, 10), false); err != nil {
+	if _, err := r.cfg.Store.PutFleet(ctx, forgivenKey, strconv.AppendInt(nil, current, 10), false); err != nil {
 		return err
 	}
-	if err := r.cfg.Store.DeleteFleet(ctx, freezeKey+region); err != nil {
+	epoch := r.epoch()
+	written, err := r.cfg.Store.DeleteFleet(ctx, freezeKey+region)
+	if err != nil {
 		return err
 	}
-	return r.until(ctx, func() bool { return r.freezes[region] == nil })
+	return r.until(ctx, epoch, written)
 }
 
 // release lets regions other than the canary go on to steps whose hold is over.

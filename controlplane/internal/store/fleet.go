@@ -176,8 +176,8 @@ func (s *Store) Fleet(ctx context.Context, prefix string) ([]Entry, int64, error
 }
 
 // PutFleet stores a key below `fleet/` that stays until it is deleted, unless it is there and
-// create is set: then it returns [ErrAlreadyExists].
-func (s *Store) PutFleet(ctx context.Context, key string, value []byte, create bool) error {
+// create is set: then it returns [ErrAlreadyExists]. It returns the revision of the change.
+func (s *Store) PutFleet(ctx context.Context, key string, value []byte, create bool) (int64, error) {
 	full := s.keys.fleet(key)
 	var conditions []clientv3.Cmp
 	if create {
@@ -188,25 +188,26 @@ func (s *Store) PutFleet(ctx context.Context, key string, value []byte, create b
 	resp, err := s.client.Txn(attempt).If(conditions...).Then(clientv3.OpPut(full, string(value))).Commit()
 	switch {
 	case err != nil:
-		return fmt.Errorf("write %q: %w", key, kind(err))
+		return 0, fmt.Errorf("write %q: %w", key, kind(err))
 	case !resp.Succeeded:
-		return fmt.Errorf("write %q: %w", key, ErrAlreadyExists)
+		return 0, fmt.Errorf("write %q: %w", key, ErrAlreadyExists)
 	}
-	return nil
+	return resp.Header.Revision, nil
 }
 
-// DeleteFleet deletes a key below `fleet/`. It returns [ErrNotFound] when there is none.
-func (s *Store) DeleteFleet(ctx context.Context, key string) error {
+// DeleteFleet deletes a key below `fleet/`, and returns the revision of the change. It returns
+// [ErrNotFound] when there is none.
+func (s *Store) DeleteFleet(ctx context.Context, key string) (int64, error) {
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	resp, err := s.client.Delete(attempt, s.keys.fleet(key))
 	switch {
 	case err != nil:
-		return fmt.Errorf("delete %q: %w", key, kind(err))
+		return 0, fmt.Errorf("delete %q: %w", key, kind(err))
 	case resp.Deleted == 0:
-		return fmt.Errorf("delete %q: %w", key, ErrNotFound)
+		return 0, fmt.Errorf("delete %q: %w", key, ErrNotFound)
 	}
-	return nil
+	return resp.Header.Revision, nil
 }
 
 // WatchFleet calls all with every key below `fleet/{prefix}` and the epoch and revision at which
