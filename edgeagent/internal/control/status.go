@@ -76,11 +76,15 @@ func (c *Control) ack(epoch string) *edgev1.Ack {
 }
 
 // inStep records a proof of being in step. Proofs of different control planes may come out of
-// order.
+// order. None is later than now: else, once a clock was ahead, no proof would count until then.
 func (c *Control) inStep(asOf time.Time) {
+	now := c.cfg.Now().Round(0)
+	if asOf.After(now) {
+		asOf = now
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if asOf.After(c.status.AsOf) {
+	if asOf.After(c.status.AsOf) || c.status.AsOf.After(now) {
 		c.status.AsOf = asOf
 	}
 }
