@@ -45,6 +45,9 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 		return l.now(), nil // the next look writes why
 	}
 	r, err := l.readOrder(ctx, key)
+	if err != nil && isStore(err) { // it goes on once etcd answers
+		return time.Time{}, err
+	}
 	if err != nil {
 		return time.Time{}, errors.Join(err, l.dropOrder(ctx, key))
 	}
