@@ -18,24 +18,30 @@ const reportInterval = 10 * time.Second
 const reportSoon = 2 * time.Second
 
 // A control plane takes no message of more than 64 KiB. One Ack has at most maxNacks; texts are cut
-// at maxReason bytes; an answer that takes more than maxAnswer is replaced by an error.
+// at maxReason bytes, and keys at maxKey, since a media file may have a longer one; an answer that
+// takes more than maxAnswer is replaced by an error.
 const (
 	maxNacks  = 40
 	maxReason = 1000
+	maxKey    = 600
 	maxAnswer = 60 << 10
 )
 
-// brief is a refusal with a reason of bounded length.
+// brief is a refusal with a key and a reason of bounded length.
 func brief(r *topologyv1.Rejected) *topologyv1.Rejected {
-	return &topologyv1.Rejected{Key: r.GetKey(), Revision: r.GetRevision(), Reason: cut(r.GetReason())}
+	return &topologyv1.Rejected{
+		Key: cutAt(r.GetKey(), maxKey), Revision: r.GetRevision(), Reason: cut(r.GetReason()),
+	}
 }
 
-func cut(text string) string {
+func cut(text string) string { return cutAt(text, maxReason) }
+
+func cutAt(text string, most int) string {
 	text = strings.ToValidUTF8(text, "\ufffd")
-	if len(text) <= maxReason {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxReason-3], "") + "..."
+	return strings.ToValidUTF8(text[:most-3], "") + "..."
 }
 
 // readable makes each text in a message UTF-8: else it could not be encoded, and the stream would
