@@ -382,7 +382,8 @@ func (r *Rollout) Unfreeze(ctx context.Context, region string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.cfg.Store.PutFleet(ctx, forgivenKey, strconv.AppendInt(nil, current, 10), false); err != nil {
+	_, err = r.cfg.Store.PutFleet(ctx, forgivenKey, strconv.AppendInt(nil, current, 10), false)
+	if err != nil && !errors.Is(err, store.ErrResourceExhausted) { // without space nobody freezes them again either
 		return err
 	}
 	epoch := r.epoch()
