@@ -501,7 +501,14 @@ func (r *Registry) Revoke(ctx context.Context, id string) (Identity, error) {
 		return known, nil // it was revoked before
 	}
 	for part := range slices.Chunk(changes, 64) { // etcd takes 128 operations at once
-		if err := r.change(ctx, part...); err != nil {
+		err := r.change(ctx, part...)
+		if errors.Is(err, store.ErrResourceExhausted) { // a deletion needs no space, and shuts the edge out too
+			for i := range part {
+				part[i].Value = nil
+			}
+			err = r.change(ctx, part...)
+		}
+		if err != nil {
 			return known, err
 		}
 	}
