@@ -477,6 +477,29 @@ func (r *Registry) Owned(id string) bool {
 
 // Revoke takes an edge's certificate and its join tokens back, and returns what it was.
 func (r *Registry) Revoke(ctx context.Context, id string) (Identity, error) {
+	for {
+		known, err := r.revoke(ctx, id)
+		if !errors.Is(err, store.ErrConflict) || ctx.Err() != nil {
+			return known, err
+		}
+		// It has just renewed its certificate or joined, and may do so all the time: look again.
+		for _, folder := range []string{identities + id, joins} {
+			entries, _, err := r.store.Auth(ctx, folder)
+			if err != nil {
+				return known, err
+			}
+			for _, e := range entries {
+				if folder == joins {
+					r.takeJoin(e)
+				} else {
+					r.takeEdge(e)
+				}
+			}
+		}
+	}
+}
+
+func (r *Registry) revoke(ctx context.Context, id string) (Identity, error) {
 	r.mu.RLock()
 	known, joined := r.edges[id]
 	ready := r.ready() == nil
