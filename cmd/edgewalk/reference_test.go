@@ -2,8 +2,16 @@ package main
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+)
+
+var (
+	// typeNames are what only the protos know: the first value of an enum, and defaults of a type.
+	typeNames = regexp.MustCompile(`_UNSPECIFIED|[a-z][A-Z][a-z]+'s defaults`)
+	// choices are what a row says that a field of an enum takes.
+	choices = regexp.MustCompile("^\\| `[^`]+` \\| ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)+)[ ;]")
 )
 
 // The reference says what the protos say, and says it of every field.
@@ -25,6 +33,16 @@ func TestReferenceIsCurrent(t *testing.T) {
 		}
 		if strings.HasPrefix(line, "| `") && strings.Count(strings.ReplaceAll(line, `\|`, ""), "|") != 4 {
 			t.Errorf("a row of another number of cells: %s", line)
+		}
+		if typeNames.MatchString(line) {
+			t.Errorf("a row names what nobody can type: %s", line)
+		}
+		if m := choices.FindStringSubmatch(line); m != nil {
+			for choice := range strings.SplitSeq(m[1], ", ") {
+				if !regexp.MustCompile("<br>`" + choice + "`: [^<]").MatchString(line) {
+					t.Errorf("it is not said what %s does: %s", choice, line)
+				}
+			}
 		}
 	}
 }

@@ -46,6 +46,24 @@ func Comment(d protoreflect.Descriptor) string {
 	return asTyped(strings.Join(lines, " "), d.ParentFile())
 }
 
+// Choice is one value that a field of an enum takes.
+type Choice struct {
+	Name, Meaning string
+}
+
+// Choices are the values of a field of [File] that people can type, with what the .proto says of
+// each; none of a field that is no enum.
+func Choices(f protoreflect.FieldDescriptor) (all []Choice) {
+	if f.Enum() == nil {
+		return nil
+	}
+	values := f.Enum().Values()
+	for i := 1; i < values.Len(); i++ { // The first stands for a field that is not set.
+		all = append(all, Choice{string(values.Get(i).Name()), Comment(values.Get(i))})
+	}
+	return all
+}
+
 // asTyped spells the names of fields in a text as people type them.
 func asTyped(text string, file protoreflect.FileDescriptor) string {
 	names := make(map[string]bool)

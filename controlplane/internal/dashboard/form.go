@@ -92,9 +92,22 @@ var documented = sync.OnceValues(func() (protoreflect.FileDescriptor, error) {
 
 // help is what the proto says of a field.
 func help(f protoreflect.FieldDescriptor) string {
+	return strings.TrimSpace(strings.TrimPrefix(fielddoc.Comment(inFile(f)), "Input only."))
+}
+
+// helpOfChoices tells what each choice of a field does, named as the list does.
+func helpOfChoices(f protoreflect.FieldDescriptor) (text string) {
+	for _, choice := range fielddoc.Choices(inFile(f)) {
+		text += " " + word(choice.Name) + ": " + choice.Meaning
+	}
+	return text
+}
+
+// inFile is the field where it has comments, which those that are compiled in have not.
+func inFile(f protoreflect.FieldDescriptor) protoreflect.FieldDescriptor {
 	file, err := documented()
 	if err != nil {
-		return ""
+		return f // Without comments it has no help.
 	}
 	path := []protoreflect.Name{f.Name()}
 	var d protoreflect.Descriptor = f.Parent()
@@ -106,10 +119,7 @@ func help(f protoreflect.FieldDescriptor) string {
 	for _, name := range path[1 : len(path)-1] {
 		m = m.Messages().ByName(name)
 	}
-	return strings.TrimPrefix(
-		strings.TrimSpace(strings.TrimPrefix(fielddoc.Comment(m.Fields().ByName(path[len(path)-1])), "Input only.")),
-		" ",
-	)
+	return m.Fields().ByName(path[len(path)-1])
 }
 
 // lookup follows a name to its field; owner is a message to read from, which may not be there.
@@ -212,6 +222,7 @@ func (f *form) Field(name string) field {
 				},
 			)
 		}
+		out.Help += helpOfChoices(fd)
 	case "duration":
 		if d, ok := v.Message().Interface().(*durationpb.Duration); ok && owner.Has(fd) {
 			out.Value = duration.String(d.AsDuration())

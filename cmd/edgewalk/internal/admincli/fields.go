@@ -114,6 +114,9 @@ func writeField(w io.Writer, at string, d protoreflect.Descriptor, m protoreflec
 		head += " (" + typeWord(f) + ")"
 	}
 	fmt.Fprintf(w, "%s\n\n%s\n", head, folded(fielddoc.Comment(d), "  "))
+	if f, ok := d.(protoreflect.FieldDescriptor); ok {
+		writeChoices(w, f, "  ")
+	}
 	if m == nil {
 		return nil
 	}
@@ -121,8 +124,17 @@ func writeField(w io.Writer, at string, d protoreflect.Descriptor, m protoreflec
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
 		fmt.Fprintf(w, "  %s (%s)\n%s\n", f.JSONName(), typeWord(f), folded(fielddoc.Comment(f), "      "))
+		writeChoices(w, f, "      ")
 	}
 	return nil
+}
+
+// writeChoices tells what each choice of a field does, a line for each.
+func writeChoices(w io.Writer, f protoreflect.FieldDescriptor, indent string) {
+	for _, choice := range fielddoc.Choices(f) {
+		text := folded(choice.Name+": "+choice.Meaning, indent+"  ")
+		fmt.Fprintf(w, "%s- %s\n", indent, strings.TrimLeft(text, " "))
+	}
 }
 
 // folded breaks a text into lines that fit a screen.
@@ -228,7 +240,11 @@ func referenceRows(
 		if prefix == "" && topology.OutputOnly(f.Name()) && !strings.Contains(fielddoc.Comment(f), "Output only") {
 			takes += "; output only"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s |\n", path, takes, strings.ReplaceAll(fielddoc.Comment(f), "|", `\|`))
+		meaning := fielddoc.Comment(f)
+		for _, choice := range fielddoc.Choices(f) {
+			meaning += fmt.Sprintf("<br>`%s`: %s", choice.Name, choice.Meaning)
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", path, takes, strings.ReplaceAll(meaning, "|", `\|`))
 		if hasFields(f) {
 			if f.IsList() {
 				path += "[]"

@@ -1689,7 +1689,8 @@ type Origin struct {
 	// Output only. How the origin fares at the edges that are connected, as they last reported. Not
 	// part of what a write returns.
 	Health *OriginHealth `protobuf:"bytes,20,opt,name=health,proto3" json:"health,omitempty"`
-	// When edges leave the origin alone for a while. Default: OriginBreaker's defaults.
+	// When edges leave the origin alone for a while. Default: as the fields of breaker
+	// say.
 	Breaker       *OriginBreaker `protobuf:"bytes,21,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2848,7 +2849,7 @@ type UrlEndpoint struct {
 	Origins []string `protobuf:"bytes,5,rep,name=origins,proto3" json:"origins,omitempty"`
 	// What is served when nobody has the file. Default: a plain 404.
 	DefaultImage *DefaultImage `protobuf:"bytes,6,opt,name=default_image,json=defaultImage,proto3" json:"default_image,omitempty"`
-	// How long replies are kept. Default: CachePolicy's defaults.
+	// How long replies are kept. Default: as the fields of cache say.
 	Cache *CachePolicy `protobuf:"bytes,7,opt,name=cache,proto3" json:"cache,omitempty"`
 	// How long a whole walk may take until the head of the file arrives. Default 20 s; 100 ms to 120
 	// s.
@@ -2876,9 +2877,10 @@ type UrlEndpoint struct {
 	// has the file and the default image does not stand in for it. One leading `/` is dropped.
 	// Default: a plain 404.
 	NotFoundPage string `protobuf:"bytes,16,opt,name=not_found_page,json=notFoundPage,proto3" json:"not_found_page,omitempty"`
-	// Default: WALK_ON.
+	// What happens when an origin did not answer the question and a later one has the file. Default:
+	// WALK_ON.
 	OnInconclusive UrlEndpoint_OnInconclusive `protobuf:"varint,17,opt,name=on_inconclusive,json=onInconclusive,proto3,enum=edgewalk.topology.v1.UrlEndpoint_OnInconclusive" json:"on_inconclusive,omitempty"`
-	// Default: AUTO.
+	// Whether edges compress. Default: AUTO.
 	Compress UrlEndpoint_Compress `protobuf:"varint,18,opt,name=compress,proto3,enum=edgewalk.topology.v1.UrlEndpoint_Compress" json:"compress,omitempty"`
 	// Output only. There are more URL prefixes than urls lists: one for each custom domain of mode
 	// ACCOUNT, and for each that leads to this endpoint.
@@ -3070,7 +3072,8 @@ type DefaultImage struct {
 	Status *int32 `protobuf:"varint,2,opt,name=status,proto3,oneof" json:"status,omitempty"`
 	// Also stands in when origins failed and nobody knows whether the file exists. Default: false.
 	OnFailure bool `protobuf:"varint,3,opt,name=on_failure,json=onFailure,proto3" json:"on_failure,omitempty"`
-	// Default: IMAGES, so that `/robots.txt` or `/app.js` never is an image.
+	// Which paths it stands in for. Default: IMAGES, so that `/robots.txt` or `/app.js` never is an
+	// image.
 	For           DefaultImage_For `protobuf:"varint,4,opt,name=for,proto3,enum=edgewalk.topology.v1.DefaultImage_For" json:"for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3137,7 +3140,7 @@ func (x *DefaultImage) GetFor() DefaultImage_For {
 // CachePolicy says how long an edge, and a browser, keep replies.
 type CachePolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Default: RESPECT.
+	// Who decides how long a reply is fresh. Default: RESPECT.
 	Mode CachePolicy_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=edgewalk.topology.v1.CachePolicy_Mode" json:"mode,omitempty"`
 	// Default 1 h. 0 s to 365 d; 0 s keeps nothing that the origin gives no freshness.
 	DefaultTtl *durationpb.Duration `protobuf:"bytes,2,opt,name=default_ttl,json=defaultTtl,proto3" json:"default_ttl,omitempty"`
@@ -3249,7 +3252,7 @@ func (x *CachePolicy) GetHonorClientNoCache() bool {
 // QueryPolicy says which part of the query is in the cache key and sent to origins.
 type QueryPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Default: ALL.
+	// How parameters are chosen. Default: ALL.
 	Mode QueryPolicy_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=edgewalk.topology.v1.QueryPolicy_Mode" json:"mode,omitempty"`
 	// Parameter names, with case, for LIST. At most 50.
 	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
@@ -3416,7 +3419,7 @@ type CustomDomain struct {
 	// The host name, or `*.example.com` for each name one label below. Stored in lower case, IDNA as
 	// ASCII, at most 253 bytes. No addresses, no single labels, not the shared host. Immutable.
 	Domain string `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
-	// ACCOUNT if it is not set.
+	// What the host stands for. Default: ACCOUNT.
 	Mode CustomDomain_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=edgewalk.topology.v1.CustomDomain_Mode" json:"mode,omitempty"`
 	// The id of the endpoint, for URL_ENDPOINT only.
 	UrlEndpoint string `protobuf:"bytes,5,opt,name=url_endpoint,json=urlEndpoint,proto3" json:"url_endpoint,omitempty"`
@@ -3436,7 +3439,7 @@ type CustomDomain struct {
 	// Where the certificate comes from, and what TLS with the domain allows. Unset: each field's
 	// default.
 	Tls *DomainTls `protobuf:"bytes,11,opt,name=tls,proto3" json:"tls,omitempty"`
-	// What edges answer to plain http:// on the domain. HTTPS_UNSPECIFIED is ALLOW.
+	// What edges answer to plain http:// on the domain. Default: ALLOW.
 	Https CustomDomain_Https `protobuf:"varint,12,opt,name=https,proto3,enum=edgewalk.topology.v1.CustomDomain_Https" json:"https,omitempty"`
 	// Strict-Transport-Security of replies over TLS (RFC 6797). Unset: the field is not sent.
 	Hsts *DomainHsts `protobuf:"bytes,13,opt,name=hsts,proto3" json:"hsts,omitempty"`
@@ -3605,14 +3608,14 @@ func (x *CustomDomain) GetCertificate() *DomainCertificate {
 // DomainTls is what a custom domain says about TLS.
 type DomainTls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Default: MANAGED.
+	// Where the certificate comes from. Default: MANAGED.
 	Mode DomainTls_Mode `protobuf:"varint,1,opt,name=mode,proto3,enum=edgewalk.topology.v1.DomainTls_Mode" json:"mode,omitempty"`
 	// The lowest version of TLS that a client may use: `1.2` or `1.3`. Default: 1.2.
 	MinVersion string `protobuf:"bytes,2,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	// The name of the issuer to use; see IssuerService. Default: the first of the control plane's
 	// that may issue for the domain.
 	Issuer string `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	// Default: P256.
+	// The kind of key of a managed certificate. Default: P256.
 	KeyType DomainTls_KeyType `protobuf:"varint,4,opt,name=key_type,json=keyType,proto3,enum=edgewalk.topology.v1.DomainTls_KeyType" json:"key_type,omitempty"`
 	// With UPLOADED: get a certificate as with MANAGED 21 days before the uploaded one ends. Default:
 	// false.
@@ -5352,7 +5355,7 @@ type OriginHealth struct {
 	EdgesUnwell int32 `protobuf:"varint,2,opt,name=edges_unwell,json=edgesUnwell,proto3" json:"edges_unwell,omitempty"`
 	// Those of them whose breaker is open: they do not ask it for a while.
 	EdgesBreakerOpen int32 `protobuf:"varint,3,opt,name=edges_breaker_open,json=edgesBreakerOpen,proto3" json:"edges_breaker_open,omitempty"`
-	// The latest failure at any of them, as in OriginState. Holds no secret.
+	// The latest failure at any of them. Holds no secret.
 	LastError string `protobuf:"bytes,4,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// When that was.
 	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
