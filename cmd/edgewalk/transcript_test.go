@@ -168,7 +168,7 @@ var tamed = []struct {
 	with    string
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z`), "TIME"},
-	{regexp.MustCompile(`(?m)^\d+ +TIME`), "REV  TIME"},
+	{regexp.MustCompile(`(?m)^\d+ +(TIME|\d+m?s\b)`), "REV  $1"},
 	{regexp.MustCompile(`(to revision|current one is) \d+`), "$1 REV"},
 	{regexp.MustCompile(`[0-9a-f]{16}-[0-9a-f]{8}`), "PURGE"},
 	{regexp.MustCompile(`(127\.0\.0\.1|localhost):\d{4,5}\b`), "$1:PORT"},

@@ -1,6 +1,7 @@
 package admincli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -64,11 +65,11 @@ func addLimit(cmd *cobra.Command, limit *int32, what string) {
 }
 
 func historyTable(steps []*adminv1.Step) table {
-	t := table{head: []string{"REVISION", "TIME", "WHO", "METHOD", "CHANGES"}}
+	t := table{head: []string{"REVISION", "AGE", "+TIME", "WHO", "+METHOD", "CHANGES"}}
 	for _, s := range steps {
 		t.rows = append(t.rows, []string{
-			strconv.FormatInt(s.GetRevision(), 10), timeCell(s.GetTime()), orSystem(s.GetWho()), s.GetMethod(),
-			changesCell(s.GetChanges(), 0),
+			strconv.FormatInt(s.GetRevision(), 10), age(s.GetTime()), timeCell(s.GetTime()), whoCell(s.GetWho()),
+			s.GetMethod(), changesCell(s.GetChanges(), 0),
 		})
 	}
 	if len(steps) == 0 {
@@ -81,12 +82,9 @@ func timeCell(at *timestamppb.Timestamp) string {
 	return at.AsTime().UTC().Format(time.RFC3339)
 }
 
-// orSystem names the control plane where nobody has called.
-func orSystem(who string) string {
-	if who == "" {
-		return "-"
-	}
-	return who
+// whoCell is who has called: a token by its id alone, and "-" for the control plane itself.
+func whoCell(who string) string {
+	return cmp.Or(strings.TrimPrefix(who, "tokens/"), "-")
 }
 
 // changesCell names a few resources, and how many more there are.
@@ -245,15 +243,15 @@ Events are kept for 90 days, and of an account the last 100,000, also when it is
 }
 
 func eventsTable(events []*adminv1.AuditEvent) table {
-	t := table{head: []string{"REVISION", "TIME", "WHO", "+ROLE", "+PEER", "METHOD", "CHANGES", "+REQUEST"}}
+	t := table{head: []string{"REVISION", "AGE", "+TIME", "WHO", "+ROLE", "+PEER", "+METHOD", "CHANGES", "+REQUEST"}}
 	for _, e := range events {
 		role := "-" // of an event that an older control plane has written
 		if e.GetRole() != adminv1.Token_ROLE_UNSPECIFIED {
 			role = strings.ToLower(e.GetRole().String())
 		}
 		t.rows = append(t.rows, []string{
-			strconv.FormatInt(e.GetRevision(), 10), timeCell(e.GetTime()), orSystem(e.GetWho()), role, e.GetPeer(),
-			e.GetMethod(), changesCell(e.GetChanges(), e.GetMoreChanges()), e.GetRequestId(),
+			strconv.FormatInt(e.GetRevision(), 10), age(e.GetTime()), timeCell(e.GetTime()), whoCell(e.GetWho()), role,
+			e.GetPeer(), e.GetMethod(), changesCell(e.GetChanges(), e.GetMoreChanges()), e.GetRequestId(),
 		})
 	}
 	if len(events) == 0 {

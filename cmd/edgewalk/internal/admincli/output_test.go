@@ -1,10 +1,13 @@
 package admincli
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -95,6 +98,37 @@ func TestSpan(t *testing.T) {
 	} {
 		if got := span(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+// A line of the history, and of the audit log, says in whole what changed: the rest is short.
+func TestHistoryFits(t *testing.T) {
+	t.Parallel()
+	const who, method = "tokens/h4bz5no6pcvxq", "CreateCustomDomain"
+	at := timestamppb.New(time.Now().Add(-3 * time.Hour))
+	changes := []*adminv1.ResourceChange{{
+		Name: "accounts/acme/customDomains/_wildcard.shop.example.org", Action: adminv1.ResourceChange_CREATED,
+	}}
+	for _, tab := range []table{
+		historyTable([]*adminv1.Step{{Revision: 123456, Time: at, Who: who, Method: method, Changes: changes}}),
+		eventsTable([]*adminv1.AuditEvent{{
+			Revision: 123456, Time: at, Who: who, Method: method, Peer: "192.0.2.1", Changes: changes,
+		}}),
+	} {
+		var out, wide strings.Builder
+		if err := errors.Join(tab.write(&out, false), tab.write(&wide, true)); err != nil {
+			t.Fatal(err)
+		}
+		const want = "REVISION  AGE  WHO            CHANGES\n" +
+			"123456    3h   h4bz5no6pcvxq  customDomains/_wildcard.shop.example.org created\n"
+		if out.String() != want {
+			t.Errorf("it shows\n%s, want\n%s", out.String(), want)
+		}
+		for _, more := range []string{"METHOD", method, "TIME", at.AsTime().Format(time.RFC3339)} {
+			if !strings.Contains(wide.String(), more) {
+				t.Errorf("-o wide does not show %s:\n%s", more, wide.String())
+			}
 		}
 	}
 }
