@@ -3,11 +3,13 @@ package edgeagent
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/control"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/tracing"
 	"github.com/edgewalk/edgewalk/internal/preflight"
 )
@@ -43,12 +45,42 @@ func (c Config) Checks() []preflight.Check {
 	checks = append(checks, preflight.Folder("--state-dir", c.StateDir), preflight.Folder("--cache-dir", c.CacheDir),
 		preflight.Check{What: "room for --cache-size", Look: func(context.Context) error { return c.room() }})
 	for _, address := range c.ControlPlane {
-		checks = append(checks, preflight.Reachable("--control-plane "+address, address))
+		checks = append(checks, preflight.Check{
+			What: "--control-plane " + address,
+			Look: func(ctx context.Context) error { return c.probe(ctx, address) },
+		})
 	}
 	if address := tracing.Address(c.OTLPEndpoint); address != "" {
 		checks = append(checks, preflight.Reachable("--otlp-endpoint "+c.OTLPEndpoint, address))
 	}
 	return checks
+}
+
+// probe asks a control plane something, with the token or the certificate that a start would show.
+func (c *Config) probe(ctx context.Context, address string) error {
+	p, err := c.parse()
+	if err != nil {
+		return preflight.Note{Text: "not tried before the flags are right"}
+	}
+	conf, joins := p.tls, false
+	if c.EdgeTokenFile == "" {
+		i, err := c.readIdentity(p)
+		if err != nil {
+			return preflight.Note{Text: "not tried before the files are right"}
+		}
+		if i != nil {
+			conf, joins = i.First()
+		}
+	}
+	settings := control.Config{Token: p.token, Insecure: c.InsecureListen, Version: c.Version}
+	if conf != nil {
+		settings.TLS = func() *tls.Config { return conf }
+	}
+	err = control.Probe(ctx, settings, address)
+	if joins && (err == nil || errors.Is(err, control.ErrStranger)) {
+		return preflight.Note{Text: "a control plane answers; the join token is not tried, because that would use it"}
+	}
+	return err
 }
 
 // room compares the size of the cache's disk with what the cache may take of it.

@@ -49,7 +49,8 @@ func (s *Service) authorize(ctx context.Context, info *tap.Info) (context.Contex
 		return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge has to join first, or present a token: start it with --join-token-file, whose "+
 			"token `edgewalk edges join-token` makes, or with --edge-token-file"))
 	}
-	return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge token is wrong"))
+	return ctx, s.refuse("unauthenticated", status.Error(codes.Unauthenticated, "the edge token is wrong: "+
+		"--edge-token-file takes a token of role edge, such as edge-token in the control plane's --data-dir"))
 }
 
 func (s *Service) refuse(reason string, err error) error {

@@ -375,18 +375,31 @@ func (i *Identity) join(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	conf := i.cfg.TLS.Clone()
-	if conf == nil {
-		conf = known([][sha256.Size]byte{i.token.Authority})
-	}
-	conf.GetClientCertificate = nil // it has none yet
-	return i.call(ctx, address, conf, func(service edgev1.IdentityServiceClient) error {
+	return i.call(ctx, address, i.joinTLS(), func(service edgev1.IdentityServiceClient) error {
 		resp, err := service.Join(ctx, &edgev1.JoinRequest{Token: i.text, Csr: csr})
 		if err != nil {
 			return err
 		}
 		return i.take(h, resp.GetCertificate())
 	})
+}
+
+// joinTLS returns the TLS settings to join with.
+func (i *Identity) joinTLS() *tls.Config {
+	conf := i.cfg.TLS.Clone()
+	if conf == nil {
+		conf = known([][sha256.Size]byte{i.token.Authority})
+	}
+	conf.GetClientCertificate = nil // it has none yet
+	return conf
+}
+
+// First returns the TLS settings of the first connection of a start, and whether that one joins.
+func (i *Identity) First() (conf *tls.Config, joins bool) {
+	if i.token != nil {
+		return i.joinTLS(), true
+	}
+	return i.TLS(), false
 }
 
 // renew asks for another certificate for the same key.
