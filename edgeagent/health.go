@@ -52,7 +52,11 @@ func (a *Agent) readiness() (ready bool, text string) {
 	if !status.AsOf.IsZero() {
 		fmt.Fprintf(&b, "topology age: %s\n", status.Age.Round(time.Second))
 	}
-	if status.Server == "" {
+	switch {
+	case status.Server != "":
+	case status.Parted != "":
+		fmt.Fprintf(&b, "degraded: no control plane is connected: %s\n", status.Parted)
+	default:
 		b.WriteString("degraded: no control plane is connected\n")
 	}
 	if status.Refused != "" {

@@ -8,12 +8,18 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/internal/await"
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
@@ -30,6 +36,27 @@ func TestAnEndedCertificateIsToldAndServesOn(t *testing.T) {
 	if status, _, how := l.get("/none.txt"); !strings.HasPrefix(how, "edgewalk") {
 		t.Errorf("it answers %d, %q", status, how)
 	}
+}
+
+// An edge that no control plane takes says why.
+func TestARefusalIsTold(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		return status.Error(codes.Unauthenticated, "refused: edge fra-1 was revoked: it needs a new join token")
+	}))
+	go server.Serve(listener)
+	defer server.Stop()
+	address := listener.Addr().String()
+	l := newLone(t, func(c *Config) { c.ControlPlane = []string{address} })
+	want := "degraded: no control plane is connected: " + address +
+		": refused: edge fra-1 was revoked: it needs a new join token\n"
+	await.True(t, "/readyz saying "+want, func() bool {
+		_, text := l.readiness()
+		return strings.Contains(text, want)
+	})
 }
 
 // writeIdentity writes the key and the certificate of an edge that has joined.

@@ -128,7 +128,9 @@ func (c *Control) Run(ctx context.Context) error {
 		about := []any{"address", address, "why", why, "retry_in", wait.Round(time.Millisecond)}
 		if fix != "" {
 			about = append(about, "fix", fix)
+			why += ": " + fix
 		}
+		c.parted(address + ": " + why)
 		c.cfg.Logger.Log(ctx, e.level(), "stream to the control plane ended", about...)
 		sleep(ctx, wait)
 	}

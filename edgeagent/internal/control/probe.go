@@ -45,7 +45,7 @@ func Probe(ctx context.Context, c Config, address string) error {
 	case st.Code() == codes.Unimplemented:
 		return nil // It is of an older version, and lets the edge in.
 	case st.Code() == codes.Unauthenticated, st.Code() == codes.PermissionDenied:
-		return fmt.Errorf("%w: %s", ErrStranger, text)
+		return fmt.Errorf("%w: %s", ErrStranger, strings.TrimPrefix(text, "refused: "))
 	case st.Code() != codes.Unavailable:
 		return errors.New(text)
 	}

@@ -152,7 +152,7 @@ func (c *Control) enter(s *session) {
 	if c.lost.Load() && !s.everything { // the disk was mended after the greeting
 		s.cancel(resync("journal"))
 	}
-	c.status.Server = s.welcome.GetServer()
+	c.status.Server, c.status.Parted = s.welcome.GetServer(), ""
 	if c.status.Server == "" {
 		c.status.Server = "unnamed"
 	}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,9 @@ type Status struct {
 	Durable bool
 	// Server is the control plane that the agent is connected to, empty for none.
 	Server string
+	// Parted says why no control plane is connected, as the last one that was tried told. It holds
+	// no secret, and is empty while one is connected and before one was tried.
+	Parted string
 	// AsOf is when the agent last knew that it was in step with etcd, by the control plane's clock.
 	// Zero = never.
 	AsOf time.Time
@@ -89,6 +93,13 @@ func (c *Control) inStep(asOf time.Time) {
 	}
 }
 
+// parted records why a session has ended, in one line.
+func (c *Control) parted(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status.Parted = strings.Join(strings.Fields(why), " ")
+}
+
 func (c *Control) refused(why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,7 +129,12 @@ func (e ending) level() slog.Level {
 // words returns why the stream ended and, if it was never established, what may fix that.
 func (e ending) words(secure bool) (why, fix string) {
 	st, ok := status.FromError(e.err)
-	if !ok || st.Code() != codes.Unavailable {
+	switch {
+	case !ok:
+		return e.err.Error(), ""
+	case st.Code() == codes.Unauthenticated, st.Code() == codes.PermissionDenied:
+		return "refused: " + strings.TrimPrefix(st.Message(), "refused: "), ""
+	case st.Code() != codes.Unavailable:
 		return e.err.Error(), ""
 	}
 	why, kind := connfault.Of(st.Message())

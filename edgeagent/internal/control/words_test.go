@@ -36,7 +36,9 @@ func TestEndingInWords(t *testing.T) {
 		{err: connection("transport: authentication handshake failed: " + noTLS), secure: true, why: noTLS,
 			fix: "it does not speak TLS"},
 		{err: status.Error(codes.Unavailable, reset), inStep: true, why: reset},
-		{err: status.Error(codes.Unauthenticated, "no"), why: "rpc error: code = Unauthenticated desc = no"},
+		{err: status.Error(codes.Unauthenticated, "no"), why: "refused: no"},
+		{err: status.Error(codes.Unauthenticated, "refused: no"), why: "refused: no"},
+		{err: status.Error(codes.Internal, "no"), why: "rpc error: code = Internal desc = no"},
 		{err: errors.New("of the disk"), why: "of the disk"},
 	} {
 		why, fix := ending{err: c.err, inStep: c.inStep}.words(c.secure)
