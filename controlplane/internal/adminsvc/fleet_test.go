@@ -291,17 +291,19 @@ func TestProblemsOfEdges(t *testing.T) {
 		},
 		{Id: "lost", LastSeen: ago(2 * time.Minute), Origins: []*topologyv1.OriginState{open}},
 		{Id: "retired", LastSeen: ago(2 * time.Hour)},
+		{Id: "revoked", LastSeen: ago(2 * time.Minute)},
 	}
+	revoked := func(id string) bool { return id == "revoked" }
 	want := []string{
 		"edge behind has been behind for 1m0s: see its log and its way to the control plane",
 		"edge refuses refuses urlEndpoints/acme/shop and goes on with what it had: too new",
 		"edge lost has been gone for 2m0s",
 		"accounts/acme/origins/web does not answer 2 of the connected edges, last: failed: connection refused",
 	}
-	if got := append(edgeProblems(edges, now), originProblems(edges)...); !slices.Equal(got, want) {
+	if got := append(edgeProblems(edges, revoked, now), originProblems(edges)...); !slices.Equal(got, want) {
 		t.Errorf("problems\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if got := countEdges(edges); got.GetConnected() != 4 || got.GetGone() != 2 || got.GetBehind() != 1 ||
+	if got := countEdges(edges); got.GetConnected() != 4 || got.GetGone() != 3 || got.GetBehind() != 1 ||
 		got.GetFrozen() != 1 ||
 		got.GetRefusing() != 1 {
 		t.Errorf("counts %v", got)

@@ -92,7 +92,7 @@ func (s fleetService) GetStatus(ctx context.Context, _ *adminv1.GetStatusRequest
 	}
 	edges := s.fleet.Edges()
 	resp.Edges = countEdges(edges)
-	problems = append(problems, edgeProblems(edges, s.now())...)
+	problems = append(problems, edgeProblems(edges, s.identities.Revoked, s.now())...)
 	problems = append(problems, originProblems(edges)...)
 	shown := min(len(problems), maxProblems)
 	resp.Problems, resp.MoreProblems = problems[:shown], int32(len(problems)-shown)
@@ -155,7 +155,8 @@ func countEdges(edges []*topologyv1.Edge) *adminv1.GetStatusResponse_EdgeCounts 
 	return counts
 }
 
-func edgeProblems(edges []*topologyv1.Edge, now time.Time) (problems []string) {
+// edgeProblems says what is wrong with edges. One that was revoked was meant to go.
+func edgeProblems(edges []*topologyv1.Edge, revoked func(id string) bool, now time.Time) (problems []string) {
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	if !slices.ContainsFunc(edges, (*topologyv1.Edge).GetConnected) {
 		add("no edge is connected: those that run go on with what they have")
@@ -167,7 +168,7 @@ func edgeProblems(edges []*topologyv1.Edge, now time.Time) (problems []string) {
 		if isBehind(e) {
 			add("edge %s has been behind for %s: see its log and its way to the control plane", e.GetId(), e.GetLag().AsDuration().Round(time.Second))
 		}
-		if gone := now.Sub(e.GetLastSeen().AsTime()); !e.GetConnected() && gone < goneFor {
+		if gone := now.Sub(e.GetLastSeen().AsTime()); !e.GetConnected() && gone < goneFor && !revoked(e.GetId()) {
 			add("edge %s has been gone for %s", e.GetId(), gone.Round(time.Second))
 		}
 	}

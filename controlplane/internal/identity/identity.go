@@ -475,6 +475,13 @@ func (r *Registry) Owned(id string) bool {
 	return ok && known.Revoked.IsZero()
 }
 
+// Revoked reports whether the edge of an id has joined and was revoked.
+func (r *Registry) Revoked(id string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return !r.edges[id].Revoked.IsZero()
+}
+
 // Revoke takes an edge's certificate and its join tokens back, and returns what it was.
 func (r *Registry) Revoke(ctx context.Context, id string) (Identity, error) {
 	for {

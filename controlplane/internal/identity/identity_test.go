@@ -187,9 +187,13 @@ func TestJoinAgainWithTheSameKey(t *testing.T) {
 			t.Errorf("%t %v", ok, err)
 		}
 	}
+	if r.Revoked("fra-1") {
+		t.Error("an edge counts as revoked before it is")
+	}
 	if _, err := r.Revoke(t.Context(), "fra-1"); err != nil {
 		t.Fatal(err)
 	}
+	await.True(t, "the edge counting as revoked", func() bool { return r.Revoked("fra-1") })
 	if _, err := r.Join(t.Context(), text, csr); !errors.Is(err, ErrRefused) {
 		t.Errorf("after it was revoked: %v", err)
 	}
