@@ -263,8 +263,11 @@ func (c *cli) testCommand() *cobra.Command {
 						return err
 					}
 					if test.GetOk() && test.GetStep().GetOutcome() == topologyv1.WalkStep_NOT_HERE {
-						fmt.Fprintln(cmd.OutOrStdout(),
-							"fine: "+testedWord(test.GetStep())+"; --path asks for a file that it should have")
+						word := "fine: " + testedWord(test.GetStep()) + "; --path asks for a file that it should have"
+						if path != "" {
+							word = "the origin answers, and lacks that file: " + test.GetStep().GetDetail()
+						}
+						fmt.Fprintln(cmd.OutOrStdout(), word)
 					}
 				} else if err := c.print(cmd.OutOrStdout(), response, nil); err != nil {
 					return err
