@@ -55,7 +55,8 @@ urlEndpoints: [{id: default, origins: [lent]}]
 		has(t, "Proxy-Status", r.header.Get("Proxy-Status"), "proxy_configuration_error")
 	}
 	const why, advice = "the operator of this edge lends no credentials to origins", "--allow-ambient-credentials"
-	has(t, "explain", f.do(t, "explain", "http://localhost/ambient/a.txt"), "502: lent config", why, advice)
+	has(t, "explain", f.do(t, "explain", "http://localhost/ambient/a.txt"),
+		"502: origin lent gives no usable answer (config)", why, advice)
 	if r := f.try(t, "", "test-origin", "lent", "-A", "ambient", "--path", "/a.txt"); r.code != 1 ||
 		!strings.Contains(r.stdout, why) || !strings.Contains(r.stderr, advice) {
 		t.Errorf("test-origin: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
@@ -150,9 +151,9 @@ urlEndpoints:
 	has(t, "explain", a.do(t, "explain", "http://localhost/shop/last.txt"), "NOT HERE", "HTTP 404 NoSuchKey",
 		"200: found at gcs")
 	has(t, "explain", a.do(t, "explain", "http://localhost/shop/nowhere/plain.txt"), "HTTP 404 NoSuchBucket",
-		"502: s3-nowhere config", "check the bucket's name")
+		"502: origin s3-nowhere gives no usable answer (config)", "check the bucket's name")
 	has(t, "explain", a.do(t, "explain", "http://localhost/shop/forged/none.txt"), "SignatureDoesNotMatch",
-		"502: s3-forged config", "check s3.secretAccessKey")
+		"502: origin s3-forged gives no usable answer (config)", "check s3.secretAccessKey")
 	for _, id := range []string{"s3", "gcs"} {
 		has(t, "test-origin", a.do(t, "test-origin", id, "-A", "shop", "--path", "/both.txt"), "FOUND", "200")
 		has(t, "test-origin", a.do(t, "test-origin", id, "-A", "shop"), "NOT HERE", "404")

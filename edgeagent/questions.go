@@ -79,7 +79,7 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 	url, _, _ = strings.Cut(withScheme(url), "#")
 	authority, path, query, ok := topology.SplitTarget(url)
 	if !ok || authority == "" {
-		e.Status, e.Ending = http.StatusBadRequest, "this is no URL"
+		e.Status, e.Ending = http.StatusBadRequest, "this is no URL: write https://host/path, or host/path"
 		return e
 	}
 	target, refusal := topology.Locate(root, topology.Request{
@@ -90,6 +90,9 @@ func (a *Agent) explain(ctx context.Context, url, account string) *topologyv1.Ex
 		e.Host, e.Status, e.Ending = authority, int32(refusal.Status), refusal.Reason
 		if host, err := topology.CanonicalHost(authority); err == nil {
 			e.Host = host
+		}
+		if refusal.Account != "" {
+			e.Ending += ": " + refusal.Account
 		}
 		return e
 	}

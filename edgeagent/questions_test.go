@@ -49,10 +49,10 @@ func TestExplainLocates(t *testing.T) {
 		{"http://shared.test/home", `shared.test home default "" "" 301 found at files, at /home/, which an account alone leads to`},
 		{"http://Elsewhere.test:8080/x", `elsewhere.test   "" "" 404 no account has the host elsewhere.test`},
 		{"https://elsewhere.test:8443/x", `elsewhere.test   "" "" 421 no account has the host elsewhere.test`},
-		{"http://shared.test:8080/nobody/x", `shared.test   "" "" 404 no such account`},
+		{"http://shared.test:8080/nobody/x", `shared.test   "" "" 404 no such account: nobody`},
 		{"http://shared.test:8080/acme/../../x", `shared.test   "" "" 400 the path climbs above the root`},
-		{"http:///x", `   "" "" 400 this is no URL`},
-		{"", `   "" "" 400 this is no URL`},
+		{"http:///x", `   "" "" 400 this is no URL: write https://host/path, or host/path`},
+		{"", `   "" "" 400 this is no URL: write https://host/path, or host/path`},
 	} {
 		e := l.explain(t.Context(), test.url, "")
 		if got := fmt.Sprintf(
@@ -65,7 +65,7 @@ func TestExplainLocates(t *testing.T) {
 	for url, want := range map[string]string{
 		"http://shared.test/acme/x":   "200 acme found at files",
 		"http://shared.test/home/x":   "404  it does not lead to the account",
-		"http://shared.test/nobody/x": "404  no such account",
+		"http://shared.test/nobody/x": "404  no such account: nobody",
 	} {
 		e := l.explain(t.Context(), url, "acme")
 		if got := fmt.Sprintf("%d %s %s", e.GetStatus(), e.GetAccount(), e.GetEnding()); got != want ||

@@ -78,6 +78,8 @@ type Refusal struct {
 	Status int
 	// Reason is for people. It holds nothing of the request but its canonical host.
 	Reason string
+	// Account is what the URL names as its account, if it is that which is not there.
+	Account string
 }
 
 // Locate finds the endpoint that a request is for, and what is asked of it.
@@ -87,29 +89,31 @@ func Locate(l Lookup, r Request) (Target, *Refusal) {
 		shared = l.SharedHost()
 	}
 	if shared == "" {
-		return Target{}, &Refusal{statusUnavailable, "no topology has arrived yet"}
+		return Target{}, &Refusal{Status: statusUnavailable, Reason: "no topology has arrived yet"}
 	}
 	host, err := CanonicalHost(r.Host)
 	if err != nil {
-		return Target{}, &Refusal{statusBadRequest, err.Error()}
+		return Target{}, &Refusal{Status: statusBadRequest, Reason: err.Error()}
 	}
 	path, err := CanonicalPath(r.RawPath)
 	if err != nil {
-		return Target{}, &Refusal{statusBadRequest, err.Error()}
+		return Target{}, &Refusal{Status: statusBadRequest, Reason: err.Error()}
 	}
 	if !validQuery(r.RawQuery) {
-		return Target{}, &Refusal{statusBadRequest, "the query has a space or a control character"}
+		return Target{}, &Refusal{Status: statusBadRequest, Reason: "the query has a space or a control character"}
 	}
 
 	domain := findDomain(l, host, shared, r.AccountHosts)
 	if domain == nil && host != shared {
 		if r.TLS {
-			return Target{}, &Refusal{statusMisdirected, "no account has the host " + host}
+			return Target{}, &Refusal{Status: statusMisdirected, Reason: "no account has the host " + host}
 		}
-		return Target{}, &Refusal{statusNotFound, "no account has the host " + host}
+		return Target{}, &Refusal{Status: statusNotFound, Reason: "no account has the host " + host}
 	}
 	if r.TLS && !sameOwner(l, &r, host, domain, shared) {
-		return Target{}, &Refusal{statusMisdirected, "the connection was opened for another host than " + host}
+		return Target{}, &Refusal{
+			Status: statusMisdirected, Reason: "the connection was opened for another host than " + host,
+		}
 	}
 
 	t := Target{Host: host, Domain: domain, Path: path}
@@ -179,10 +183,10 @@ func (t *Target) findEndpoint(l Lookup) *Refusal {
 		t.Account = l.Account(id)
 	}
 	if id == "" {
-		return &Refusal{statusNotFound, "this is edgewalk; files are at /{account}/{path} and /{account}/{identifier}/{path}"}
+		return &Refusal{Status: statusNotFound, Reason: "this is edgewalk; files are at /{account}/{path} and /{account}/{identifier}/{path}"}
 	}
 	if t.Account == nil || t.Account.Deleting {
-		return &Refusal{statusNotFound, "no such account"}
+		return &Refusal{Status: statusNotFound, Reason: "no such account", Account: id}
 	}
 	switch {
 	case t.Domain != nil && t.Domain.Endpoint != "":
@@ -191,7 +195,7 @@ func (t *Target) findEndpoint(l Lookup) *Refusal {
 		t.Endpoint, t.Path = t.Account.enter(t.Path)
 	}
 	if t.Endpoint == nil {
-		return &Refusal{statusUnavailable, "the endpoint cannot be used at this edge"}
+		return &Refusal{Status: statusUnavailable, Reason: "the endpoint cannot be used at this edge"}
 	}
 	return nil
 }

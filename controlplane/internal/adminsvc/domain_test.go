@@ -12,6 +12,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -142,6 +143,51 @@ func TestRollbackProvesNothing(t *testing.T) {
 	got := resp.(*adminv1.GetCustomDomainResponse).GetCustomDomain().GetState()
 	if got != topologyv1.CustomDomain_PENDING {
 		t.Errorf("it is %s", got)
+	}
+}
+
+// Explain says of a host that no edge serves yet which domain it is, to who may see that account.
+func TestExplainNamesDomainsThatWait(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{guarded: true})
+	r.connectEdge(t, "e1", func(q *edgev1.Ask) *edgev1.Answer {
+		host := strings.Split(q.GetExplain().GetUrl(), "/")[2]
+		return &edgev1.Answer{Result: &edgev1.Answer_Explain{Explain: &topologyv1.Explanation{
+			Edge: "e1", Host: host, Status: 404, Ending: "no account has the host " + host,
+		}}}
+	})
+	root := r.tokenOf(t, adminv1.Token_ROOT, "")
+	r.token = root
+	for _, account := range []string{"acme", "globex"} {
+		r.must(t, "CreateAccount", fmt.Sprintf(`{"accountId": %q}`, account))
+	}
+	acme, globex := r.tokenOf(t, adminv1.Token_ADMIN, "acme"), r.tokenOf(t, adminv1.Token_ADMIN, "globex")
+	r.token = acme
+	for _, domain := range []string{"img.example.com", "*.shop.example.com"} {
+		r.must(t, "CreateCustomDomain", fmt.Sprintf(`{"parent": "accounts/acme", "customDomain": {"domain": %q}}`, domain))
+	}
+	const exact = ": img.example.com is a custom domain of account acme, and PENDING: " +
+		"see `edgewalk domains check img.example.com -A acme`"
+	const wildcard = ": *.shop.example.com is a custom domain of account acme, and PENDING: " +
+		"see `edgewalk domains check '*.shop.example.com' -A acme`"
+	for _, test := range []struct{ token, host, want string }{
+		{root, "img.example.com", "no account has the host img.example.com" + exact},
+		{root, "a.shop.example.com", "no account has the host a.shop.example.com" + wildcard},
+		{root, "other.example.com", "no account has the host other.example.com"},
+		{acme, "img.example.com", "no URL of accounts/acme leads there" + exact},
+		{globex, "img.example.com", "no URL of accounts/globex leads there"},
+	} {
+		r.token = test.token
+		got := ""
+		resp, err := r.call(t.Context(), "Explain", fmt.Sprintf(`{"url": "http://%s/a.jpg"}`, test.host))
+		if err != nil {
+			got = status.Convert(err).Message()
+		} else {
+			got = resp.(*adminv1.ExplainResponse).GetExplanation().GetEnding()
+		}
+		if got != test.want {
+			t.Errorf("%s: %q, want %q", test.host, got, test.want)
+		}
 	}
 }
 

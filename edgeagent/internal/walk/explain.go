@@ -54,7 +54,11 @@ func (w *Walker) Explain(ctx context.Context, r *Request) *Explanation {
 				x.Ending += ", but the body breaks"
 			}
 		case origin.Inconclusive:
-			troubles = append(troubles, s.Origin+" "+string(a.Reason))
+			who := "origin " + s.Origin
+			if step.Origin == nil {
+				who = "the Media Library"
+			}
+			troubles = append(troubles, fmt.Sprintf("%s gives no usable answer (%s)", who, a.Reason))
 			if e.FailOnInconclusive {
 				x.describe(e, r.Path, all, strings.Join(troubles, ", "))
 			}

@@ -36,9 +36,12 @@ func TestExplain(t *testing.T) {
 			"media not_here unasked, a not_here, b not_here, c not_here"},
 		{"default image as 404", "nnn", image(404, false), "default image", 404,
 			"media not_here unasked, a not_here, b not_here, c not_here"},
-		{"failed", "nxn", nil, "b failed", 502, "media not_here unasked, a not_here, b inconclusive failed, c not_here"},
-		{"failed and busy", "xnb", image(200, false), "a failed, c busy", 503, "media not_here unasked, a inconclusive failed, b not_here, c inconclusive busy"},
-		{"default image on failure", "cnn", image(200, true), "default image: a config", 200, "media not_here unasked, a inconclusive config, b not_here, c not_here"},
+		{"failed", "nxn", nil, "origin b gives no usable answer (failed)", 502,
+			"media not_here unasked, a not_here, b inconclusive failed, c not_here"},
+		{"failed and busy", "xnb", image(200, false), "origin a gives no usable answer (failed), origin c gives no usable answer (busy)", 503,
+			"media not_here unasked, a inconclusive failed, b not_here, c inconclusive busy"},
+		{"default image on failure", "cnn", image(200, true), "default image: origin a gives no usable answer (config)",
+			200, "media not_here unasked, a inconclusive config, b not_here, c not_here"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -31,6 +31,9 @@ func (c *cli) explainCommand() *cobra.Command {
   edgewalk explain http://localhost:8080/demo/a.png --edge fra-1`,
 		Args: exactly(1, "a URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.HasPrefix(args[0], "/") {
+				return usagef("%q is not a URL: write https://host/path, or host/path", args[0])
+			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				note := ""
 				if edge == "" && region == "" {
