@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
+	"github.com/edgewalk/edgewalk/internal/shellword"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -73,12 +74,8 @@ func (s diagnostics) unserved(host, account string) string {
 			continue
 		}
 		domain := stored.Message.GetDomain()
-		typed := domain
-		if strings.HasPrefix(domain, "*") {
-			typed = "'" + domain + "'" // or a shell would look for files
-		}
 		says = append(says, fmt.Sprintf("%s is a custom domain of account %s, and %s: see `edgewalk domains check %s -A %s`",
-			domain, record.Key.Account, stored.Message.GetState(), typed, record.Key.Account))
+			domain, record.Key.Account, stored.Message.GetState(), shellword.Quote(domain), record.Key.Account))
 		if len(says) == maxUnserved {
 			break
 		}
