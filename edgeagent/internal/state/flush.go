@@ -110,7 +110,9 @@ func (d *Folder) sync() {
 		d.fail(err)
 		return
 	}
-	d.persisted = at.Revision
+	if at.Epoch == d.at.Epoch { // else a full state came meanwhile, and the disk did not take it
+		d.persisted = at.Revision
+	}
 	d.unsynced = slices.DeleteFunc(d.unsynced, func(f *os.File) bool {
 		if !slices.Contains(first, f) {
 			return false
