@@ -409,14 +409,18 @@ func (r *Registry) change(ctx context.Context, entries ...store.Entry) error {
 	}
 	for _, e := range entries {
 		e.Revision = revision
-		switch {
-		case strings.HasPrefix(e.Key, identities):
-			r.takeEdge(e)
-		case strings.HasPrefix(e.Key, joins):
-			r.takeJoin(e)
-		}
+		r.take(e)
 	}
 	return nil
+}
+
+func (r *Registry) take(e store.Entry) {
+	switch {
+	case strings.HasPrefix(e.Key, identities):
+		r.takeEdge(e)
+	case strings.HasPrefix(e.Key, joins):
+		r.takeJoin(e)
+	}
 }
 
 // Renew signs another certificate for an edge, for the key that it is known by.
@@ -490,20 +494,37 @@ func (r *Registry) Revoke(ctx context.Context, id string) (Identity, error) {
 			return known, err
 		}
 		// It has just renewed its certificate or joined, and may do so all the time: look again.
-		for _, folder := range []string{identities + id, joins} {
-			entries, _, err := r.store.Auth(ctx, folder)
-			if err != nil {
-				return known, err
-			}
-			for _, e := range entries {
-				if folder == joins {
-					r.takeJoin(e)
-				} else {
-					r.takeEdge(e)
-				}
+		if err := r.lookAgain(ctx, id); err != nil {
+			return known, err
+		}
+	}
+}
+
+// lookAgain takes in what etcd has of an edge and of all join tokens now, also that something is
+// gone. What may change all the time comes last.
+func (r *Registry) lookAgain(ctx context.Context, id string) error {
+	gone := map[string]bool{identities + id: true}
+	r.mu.RLock()
+	for token := range r.joins {
+		gone[joins+token] = true
+	}
+	r.mu.RUnlock()
+	for _, folder := range []string{joins, identities + id} {
+		entries, at, err := r.store.Auth(ctx, folder)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			delete(gone, e.Key)
+			r.take(e)
+		}
+		for key := range gone {
+			if strings.HasPrefix(key, folder) {
+				r.take(store.Entry{Key: key, Revision: at})
 			}
 		}
 	}
+	return nil
 }
 
 func (r *Registry) revoke(ctx context.Context, id string) (Identity, error) {
