@@ -341,12 +341,12 @@ func (r *Rollout) epoch() string {
 }
 
 // until waits for the watch to deliver a revision, so that this control plane already acts by what
-// it has just written, or by what somebody else has written since. In another epoch it is not
-// delivered any more.
+// it has just written, or by what somebody else has written since. In another epoch than that of
+// the watch, which is empty before it has begun, it is not delivered any more.
 func (r *Rollout) until(ctx context.Context, epoch string, revision int64) error {
 	for {
 		r.mu.Lock()
-		done, changed := r.watched != epoch || r.taken >= revision, r.changed
+		done, changed := epoch != "" && r.watched != epoch || r.taken >= revision, r.changed
 		r.mu.Unlock()
 		if done {
 			return nil
