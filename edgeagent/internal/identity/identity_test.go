@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/internal/await"
 	"github.com/edgewalk/edgewalk/internal/jointoken"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
@@ -346,6 +347,56 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// A certificate that the disk does not take is used all the same: else the edge would be shut out
+// when the one before ends.
+func TestRenewedCertificateIsUsedThoughTheDiskDoesNotTakeIt(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	s := serve(t, a)
+	cfg := config(t, a, s.address)
+	i := open(t, cfg)
+	if err := i.attempt(t.Context(), s.address, i.join); err != nil {
+		t.Fatal(err)
+	}
+	before := i.Expires()
+	s.life = 2 * time.Hour
+	if err := os.RemoveAll(cfg.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cfg.Dir, nil, 0o600); err != nil { // no file can be made in it
+		t.Fatal(err)
+	}
+	if err := i.attempt(t.Context(), s.address, i.renew); err == nil {
+		t.Error("nobody hears that it is not kept")
+	}
+	if !i.Expires().After(before) {
+		t.Errorf("what is used ends at %s", i.Expires())
+	}
+}
+
+// By a clock that is ahead each certificate is due as soon as it is there: an edge does not renew
+// it without end.
+func TestAClockThatIsAheadRenewsSeldom(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	s := serve(t, a)
+	s.life = 20 * time.Second
+	cfg := config(t, a, s.address)
+	cfg.Now = func() time.Time { return time.Now().Add(s.life * 3 / 4) }
+	i := open(t, cfg)
+	began := time.Now()
+	run(t, i)
+	const renewals = 4
+	await.True(t, "renewals", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.renews >= renewals
+	})
+	if took := time.Since(began); took < (renewals-1)*s.life/100 {
+		t.Errorf("a certificate of %s was renewed %d times in %s", s.life, renewals, took)
+	}
+}
+
 // The clock at each point of a certificate's life: it is renewed at two thirds, tried for more and
 // more seldom while nobody answers, and over at its end, of which the edge speaks.
 func TestLifeOfACertificate(t *testing.T) {
@@ -390,6 +441,40 @@ func TestLifeOfACertificate(t *testing.T) {
 		time.Sleep(time.Until(began.Add(life + time.Second)))
 		if trouble := i.Trouble(); !strings.Contains(trouble, "has ended") || !strings.Contains(trouble, "join token") {
 			t.Errorf("after its end: %q", trouble)
+		}
+		cancel()
+		running.Wait()
+	})
+}
+
+// The clock of a machine that starts with a wrong one, or was suspended, is set at some time: the
+// certificate is renewed by it, whatever was left before.
+func TestRenewalGoesByTheClockOnceItIsSet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthority(t)
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const life = 7 * 24 * time.Hour
+		var wrong atomic.Int64
+		wrong.Store(int64(-30 * 24 * time.Hour))
+		i := &Identity{
+			cfg: Config{
+				Dir: t.TempDir(), Addresses: []string{"unix:/nobody"}, Logger: slog.New(slog.DiscardHandler),
+				Now: func() time.Time { return time.Now().Add(time.Duration(wrong.Load())) },
+			},
+			held: held{key: key, cert: a.edge(t, &key.PublicKey, life), authorities: []*x509.Certificate{a.cert}},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = i.Run(ctx) })
+		time.Sleep(time.Minute)
+		wrong.Store(0)
+		time.Sleep(life - 24*time.Hour)
+		if i.Trouble() == "" {
+			t.Errorf("no renewal was tried, though %s are left", time.Until(i.Expires()))
 		}
 		cancel()
 		running.Wait()
