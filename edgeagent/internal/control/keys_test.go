@@ -13,16 +13,15 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// The folder of an edge holds ciphertext, which the edge opens again without a control plane, with
-// its own key alone.
-func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
-	t.Parallel()
+// sealedSecret is a topology with a secret, "canary", the greeting of a control plane that sends
+// the keys of it, and those.
+func sealedSecret(t *testing.T) (h *history, welcome message, clear []byte) {
+	t.Helper()
 	keys, err := seal.NewKeyset()
 	if err != nil {
 		t.Fatal(err)
 	}
-	clear, err := keys.Bytes()
-	if err != nil {
+	if clear, err = keys.Bytes(); err != nil {
 		t.Fatal(err)
 	}
 	origin := &topologyv1.Origin{Kind: &topologyv1.Origin_S3{S3: &topologyv1.S3Origin{Bucket: "b", AccessKeyId: "k"}}}
@@ -32,15 +31,31 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHistory("e1")
+	h = newHistory("e1")
 	h.account("acme")
 	h.put("origins/acme/o", origin)
 	h.put("originSecrets/acme/o", sealed)
-	welcome := h.welcome()
+	welcome = h.welcome()
 	welcome.GetWelcome().Keyring = &edgev1.Keyring{
 		Epoch: "topology", Keysets: []*edgev1.Keyring_Keyset{{Name: "default", Keys: clear}},
 	}
+	return h, welcome, clear
+}
 
+// secretOf is the secret as requests see it, empty if they do not.
+func secretOf(cfg Config) string {
+	origin := cfg.Table.Root().Account("acme").Origin("o")
+	if origin == nil {
+		return ""
+	}
+	return origin.Secrets["s3.secret_access_key"]
+}
+
+// The folder of an edge holds ciphertext, which the edge opens again without a control plane, with
+// its own key alone.
+func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
+	t.Parallel()
+	h, welcome, clear := sealedSecret(t)
 	dir, keyFile := t.TempDir(), filepath.Join(t.TempDir(), "key")
 	if _, err := seal.CreateKey(keyFile); err != nil {
 		t.Fatal(err)
@@ -54,9 +69,6 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 		t.Error("the agent does not say that it can open secrets")
 	}
 	d.send(welcome).send(h.full()...).persisted(h.revision)
-	secretOf := func(cfg Config) string {
-		return cfg.Table.Root().Account("acme").Origin("o").Secrets["s3.secret_access_key"]
-	}
 	if got := secretOf(cfg); got != "canary" {
 		t.Errorf("the secret is %q", got)
 	}
@@ -92,5 +104,36 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	if _, err := New(other); !errors.Is(err, seal.ErrWrongKey) ||
 		!strings.Contains(err.Error(), "--state-key-file "+other.StateKeyFile) {
 		t.Errorf("with another key: %v", err)
+	}
+}
+
+// Keys that the disk did not take when they came are on it once it does: the edge opens its secrets
+// after a restart without a control plane.
+func TestKeysAreKeptOnceTheDiskTakesThem(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{keyringFile + ".next", stateKeyFile} {
+		t.Run("no room for "+name, func(t *testing.T) {
+			t.Parallel()
+			h, welcome, _ := sealedSecret(t)
+			dir := t.TempDir()
+			inTheWay := filepath.Join(dir, name)
+			if err := os.Mkdir(inTheWay, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			p := newPeer(t)
+			a := start(t, testConfig(t, dir, p.address))
+			d := p.accept().send(welcome).send(h.full()...)
+			d.persisted(h.revision)
+			if err := os.Remove(inTheWay); err != nil {
+				t.Fatal(err)
+			}
+			d.close(nil)
+			p.accept().send(welcome, bookmark(h.revision, h.digest())).persisted(h.revision)
+			a.stop()
+			again := testConfig(t, dir, p.address)
+			if start(t, again); secretOf(again) != "canary" {
+				t.Errorf("after a restart the secret is %q", secretOf(again))
+			}
+		})
 	}
 }

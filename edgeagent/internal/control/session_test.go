@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -551,6 +552,45 @@ func TestStatusAndMetrics(t *testing.T) {
 	// The proof of being in step outlives the process.
 	if got := load(t, a.cfg.StateDir).Status().AsOf; !got.Equal(asOf) {
 		t.Errorf("as of %v, want %v", got, asOf)
+	}
+}
+
+// Once a clock was ahead, that of a control plane or the edge's own, the age of the topology is
+// right again as soon as the clock is.
+func TestAgeIsRightAfterAClockWasAhead(t *testing.T) {
+	t.Parallel()
+	begin := time.Unix(1_700_000_000, 0)
+	for name, ahead := range map[string]struct{ edge, controlPlane time.Duration }{
+		"the control plane's": {controlPlane: 24 * time.Hour},
+		"the edge's":          {edge: 24 * time.Hour},
+		"both":                {edge: 24 * time.Hour, controlPlane: 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var now atomic.Int64
+			set := func(at time.Time) { now.Store(at.UnixNano()) }
+			set(begin.Add(ahead.edge))
+			h := smallHistory()
+			p := newPeer(t)
+			cfg := testConfig(t, t.TempDir(), p.address)
+			cfg.Now = func() time.Time { return time.Unix(0, now.Load()) }
+			a := start(t, cfg)
+			d := p.accept().send(h.welcome()).send(h.full()...)
+			say := func(asOf time.Time) {
+				t.Helper()
+				h.revision++
+				mark := bookmark(h.revision, h.digest())
+				mark.GetBookmark().AsOf = timestamppb.New(asOf)
+				d.send(mark).applied(h.revision)
+			}
+			say(begin.Add(ahead.controlPlane))
+			set(begin)
+			say(begin)
+			set(begin.Add(time.Minute))
+			if s := a.Status(); s.Age != time.Minute || !s.AsOf.Equal(begin) {
+				t.Errorf("a minute later it was in step at %s, %s ago", s.AsOf, s.Age)
+			}
+		})
 	}
 }
 
