@@ -37,7 +37,14 @@ func (c *clock) after(t time.Time)   { c.set(time.Until(t)) }
 func start(tb testing.TB, prefix string, c *clock) *Registry {
 	tb.Helper()
 	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
-	r := New(Config{Store: storetest.Open(tb, store.Config{Prefix: prefix, Logger: log}), Logger: log, Now: c.now})
+	return startOver(tb, storetest.Open(tb, store.Config{Prefix: prefix, Logger: log}), c)
+}
+
+// startOver runs a registry over a store.
+func startOver(tb testing.TB, s *store.Store, c *clock) *Registry {
+	tb.Helper()
+	log := slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	r := New(Config{Store: s, Logger: log, Now: c.now})
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { _ = r.Run(ctx) })
@@ -72,6 +79,16 @@ func token(tb testing.TB, r *Registry, edge, region, pool string) string {
 		tb.Fatal(err)
 	}
 	return t.String()
+}
+
+// tokenID is that by which a token is known.
+func tokenID(tb testing.TB, text string) string {
+	tb.Helper()
+	t, err := jointoken.Parse(text)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return t.ID
 }
 
 // shows is the connection of an edge that shows a certificate.
@@ -302,14 +319,19 @@ func TestRevocationReachesOtherControlPlanes(t *testing.T) {
 		_, ok, err := other.Authenticate(shows(t, held))
 		return ok && err == nil
 	})
+	hears := func(what string) {
+		t.Helper()
+		select {
+		case <-reported:
+		case <-time.After(20 * time.Second):
+			t.Errorf("the other control plane has not heard that the edge %s", what)
+		}
+	}
+	hears("has joined") // streams without its certificate have to end
 	if _, err := one.Revoke(t.Context(), "fra-1"); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-reported:
-	case <-time.After(20 * time.Second):
-		t.Error("the other control plane has not heard of it")
-	}
+	hears("was revoked")
 	if _, _, err := other.Authenticate(shows(t, held)); !errors.Is(err, ErrRefused) {
 		t.Errorf("the other control plane: %v", err)
 	}
@@ -385,6 +407,35 @@ func handshake(tb testing.TB, r *Registry, authority *x509.Certificate) {
 	}
 	if _, err := cert.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: r.now()}); err != nil {
 		tb.Error(err)
+	}
+}
+
+// What is shown to edges is valid by the clock, also after somebody has set that, or the machine
+// has slept: no timer says when another one is due.
+func TestWhatIsShownIsValidByTheClock(t *testing.T) {
+	t.Parallel()
+	c := &clock{}
+	r := start(t, storetest.Prefix(), c)
+	r.mu.RLock()
+	name := jointoken.ServerName(r.newest().hash)
+	r.mu.RUnlock()
+	for _, ahead := range []time.Duration{0, 30 * 24 * time.Hour, -time.Hour, serverLife} {
+		c.set(ahead)
+		cert, err := r.show(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := c.now().Round(0)
+		if now.After(cert.Leaf.NotAfter) || now.Before(cert.Leaf.NotBefore) {
+			t.Errorf("at %s what is shown is valid from %s to %s", now, cert.Leaf.NotBefore, cert.Leaf.NotAfter)
+		}
+		r.mu.RLock()
+		for _, s := range r.shown {
+			if s.until != s.until.Round(0) {
+				t.Errorf("another one is made at %s, by a timer", s.until)
+			}
+		}
+		r.mu.RUnlock()
 	}
 }
 
