@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/acmetest"
 )
 
@@ -106,5 +108,42 @@ func TestAnOrderInProcessing(t *testing.T) {
 		t.Errorf("the order was asked for at %v", asked)
 	}
 	victim.stop()
+	r.oracle(map[string]int{"a.example.com": 1})
+}
+
+// An order that etcd does not give for a moment is not given up: the next leader ends it, and makes
+// no other.
+func TestAnOrderThatCannotBeReadForAMomentGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	victim := r.replica("cp0")
+	var once sync.Once
+	r.ca.Around(func(what string, after bool) (lost bool) {
+		if what == "authorization" && !after {
+			once.Do(func() {
+				victim.kill()
+				lost = true
+			})
+		}
+		return lost
+	})
+	r.claim("acme", "a.example.com")
+	r.await("the leader dies", func() bool { return victim.dead.Load() })
+	victim.stop()
+	var etcd *storetest.Busy
+	r.opens = func(cfg store.Config) (s *store.Store) {
+		s, etcd = storetest.OpenBusy(t, cfg)
+		etcd.Refuse("acme/orders/acme/")
+		return s
+	}
+	r.replica("cp1")
+	r.await("its successor asks for the order in vain", func() bool { return etcd.Refused() > 0 })
+	etcd.Answer()
+	r.await("the certificate", func() bool {
+		if r.idle() {
+			r.advance(time.Minute)
+		}
+		return r.state("acme", "a.example.com") == "ISSUED"
+	})
 	r.oracle(map[string]int{"a.example.com": 1})
 }

@@ -50,14 +50,16 @@ type rig struct {
 	prefix string
 	// endpoint is that of the etcd, empty for the one that all tests share.
 	endpoint string
-	store    *store.Store
-	ca       *acmetest.Authority
-	port     int
-	looker   *domaincheck.Looker
-	hook     string   // sets TXT records, empty for none
-	patient  bool     // authorities may take as long as they like to answer
-	edges    []string // addresses
-	trusted  *x509.CertPool
+	// opens opens stores, nil for what that does as a rule.
+	opens   func(store.Config) *store.Store
+	store   *store.Store
+	ca      *acmetest.Authority
+	port    int
+	looker  *domaincheck.Looker
+	hook    string   // sets TXT records, empty for none
+	patient bool     // authorities may take as long as they like to answer
+	edges   []string // addresses
+	trusted *x509.CertPool
 	// thumbprint is what edges have been told.
 	thumbprint atomic.Pointer[string]
 	// telling is called before edges are told another one.
@@ -168,6 +170,9 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 func (r *rig) open() *store.Store {
 	r.t.Helper()
 	cfg := store.Config{Prefix: r.prefix}
+	if r.opens != nil {
+		return r.opens(cfg)
+	}
 	if r.endpoint != "" {
 		client, err := store.Dial(store.DialConfig{Endpoints: []string{r.endpoint}})
 		if err != nil {
