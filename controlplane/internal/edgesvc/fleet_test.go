@@ -396,6 +396,41 @@ func TestWaitCountsEdgesOfAMomentAgo(t *testing.T) {
 	}
 }
 
+// A wait does not count what an edge had applied before it was started again with less, as after a
+// power cut: also while the stream of its life before is half open, and whatever clocks say.
+func TestWaitCountsNothingOfTheLifeBefore(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{0, -time.Minute} {
+		t.Run(fmt.Sprint("a clock ", skew, " off"), func(t *testing.T) {
+			t.Parallel()
+			prefix := storetest.Prefix()
+			p := startPlaneWith(t, prefix, planeConfig{joins: true})
+			q := startPlaneWith(t, prefix, planeConfig{joins: true})
+			edge := p.join(t, "fra-1", "fra", "")
+			await.True(t, "the edge to be known", func() bool { return q.identities.Owned("fra-1") })
+			before := connect(t, p, hello("fra-1"), edge.shown)
+			before.reaches(p.setting(t, "one"))
+			back, onDisk := before.resume(), new(agent)
+			holding(before)(onDisk)
+			lost := p.setting(t, "two")
+			before.reaches(lost)
+			if _, err := q.WaitApplied(within(t, patience), lost, "", 1); err != nil {
+				t.Fatal(err)
+			}
+			q.clock.forward(skew)
+			back.BootId = "started-again"
+			again := connect(t, q, back, edge.shown, silent, holding(onDisk))
+			again.message("*edgev1.SyncResponse_Welcome")
+			for range 3 {
+				q.runsOut(t, lost, "[fra-1]")
+			}
+			if again.hasEnded() {
+				t.Errorf("the stream of its new life has ended: %v", again.err)
+			}
+		})
+	}
+}
+
 // Acknowledgements, reports and waits write nothing to etcd, with two control planes neither.
 func TestEdgesWriteNothingToEtcd(t *testing.T) {
 	t.Parallel()

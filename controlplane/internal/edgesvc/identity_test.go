@@ -23,6 +23,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/identity"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/busyclock"
@@ -128,6 +129,29 @@ func TestJoiningTakesTheIDOver(t *testing.T) {
 	edge := p.join(t, "fra-1", "eu", "")
 	refused(t, before, codes.PermissionDenied, "has joined")
 	connect(t, p, hello("fra-1"), edge.shown).reaches(p.setting(t, "two"))
+}
+
+// Who came with the id of an edge that has joined before this control plane had read that, leaves
+// once it has.
+func TestReadingWhoHasJoinedTakesTheIDOver(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p := startPlaneWith(t, prefix, planeConfig{joins: true})
+	p.join(t, "fra-1", "fra", "")
+	var late *identity.Registry
+	q := startPlaneWith(t, prefix, planeConfig{change: func(s *Service) {
+		late = identity.New(identity.Config{Store: s.cfg.Store, Logger: s.log})
+		late.OnChange(s.identityChanged)
+		s.cfg.Identities = late
+	}})
+	thief := connect(t, q, hello("fra-1"))
+	thief.reaches(q.setting(t, "one"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { _ = late.Run(ctx) })
+	defer run.Wait()
+	defer cancel()
+	refused(t, thief, codes.PermissionDenied, "has joined")
 }
 
 // The same key is the same edge, also under another boot id: it takes over at once, at every

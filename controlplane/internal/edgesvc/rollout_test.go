@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/edgewalk/edgewalk/internal/await"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
+	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 )
 
@@ -128,6 +131,81 @@ func TestEdgesArePinnedToARevision(t *testing.T) {
 	}
 	for _, a := range []*agent{past, newer, back} {
 		a.reaches(third)
+	}
+}
+
+// A control plane that starts while etcd has too much to do finds the topology at a freeze's
+// revision once that is given: new edges do not wait for the end of the freeze.
+func TestFreezeFindsItsTopologyOnceEtcdAnswers(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	p := startPlane(t, prefix, nil)
+	first := p.origins(t, "acme", 1, "http://first")
+	second := p.origins(t, "acme", 1, "http://second")
+	p.freeze(t, "", first)
+	s, etcd := storetest.OpenBusy(t, store.Config{Prefix: prefix})
+	topology := feed.New(feed.Config{Store: s})
+	late := rollout.New(rollout.Config{Feed: topology, Store: s})
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	defer run.Wait()
+	defer cancel()
+	run.Go(func() { _ = topology.Run(ctx) })
+	if err := topology.WaitRevision(within(t, patience), second); err != nil {
+		t.Fatal(err)
+	}
+	etcd.Refuse(prefix + "cfg/")
+	run.Go(func() { _ = late.Run(ctx) })
+	await.True(t, "it to look in vain", func() bool { return etcd.Refused() > 0 && late.Limit("").Frozen != nil })
+	if late.Limit("").View != nil {
+		t.Error("what edges are sent is not what they are frozen at")
+	}
+	etcd.Answer()
+	await.True(t, "the topology", func() bool { return late.Limit("").View != nil })
+}
+
+// Who freezes edges is answered, also when somebody else does so at the same moment: what counts is
+// that the control plane knows of a freeze as new as his.
+func TestFreezesAtTheSameMomentAreAllAnswered(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	at := p.setting(t, "one")
+	for round := range 50 {
+		var all sync.WaitGroup
+		for who := range 2 {
+			all.Go(func() {
+				reason := fmt.Sprint(round, " of ", who)
+				if _, err := p.rollout.Freeze(within(t, patience), "eu", at, reason, false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			return
+		}
+		if !p.frozen("eu") {
+			t.Fatal("edges are not frozen, though it was said so")
+		}
+	}
+}
+
+// A freeze can be ended while etcd has no space.
+func TestUnfreezeWithoutSpace(t *testing.T) {
+	t.Parallel()
+	etcd := storetest.StartSmall(t)
+	p := startPlaneWith(t, storetest.Prefix(), planeConfig{etcd: etcd.Endpoint})
+	at := p.setting(t, "one")
+	p.freeze(t, "eu", at)
+	etcd.Fill(t)
+	if _, err := p.rollout.Freeze(t.Context(), "us", at, "", false); !errors.Is(err, store.ErrResourceExhausted) {
+		t.Fatalf("etcd still takes what is new: %v", err)
+	}
+	if err := p.rollout.Unfreeze(within(t, patience), "eu"); err != nil {
+		t.Fatal(err)
+	}
+	if p.frozen("eu") {
+		t.Error("edges are still frozen")
 	}
 }
 

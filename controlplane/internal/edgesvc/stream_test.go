@@ -260,39 +260,69 @@ func (p *plane) edge(id string) *topologyv1.Edge {
 	return nil
 }
 
-// An edge that does not even read is ended, and delays nobody.
-func TestEdgeThatDoesNotReadIsEnded(t *testing.T) {
-	t.Parallel()
-	p := startPlane(t, storetest.Prefix(), nil)
+// deaf opens a stream for an edge that reads nothing, and returns once a send to it is blocked.
+func (p *plane) deaf(t *testing.T, id string) edgev1.EdgeService_SyncClient {
+	t.Helper()
 	p.reach(t, p.origins(t, "large", 1998, "http://"+strings.Repeat("a", 450)))
 	conn, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithStaticStreamWindowSize(1<<16))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = conn.Close() }()
+	t.Cleanup(func() { _ = conn.Close() })
 	rpc, err := edgev1.NewEdgeServiceClient(conn).Sync(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello("stuck")}}); err != nil {
+	if err := rpc.Send(&edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello(id)}}); err != nil {
 		t.Fatal(err)
 	}
 	await.True(t, "a blocked send", func() bool {
-		st := p.streamOf("stuck")
+		st := p.streamOf(id)
 		return st != nil && st.sendFrom.Load() != 0
 	})
+	return rpc
+}
+
+// endOf reads a stream to its end, and returns how that was.
+func endOf(rpc edgev1.EdgeService_SyncClient) codes.Code {
+	for {
+		if _, err := rpc.Recv(); err != nil {
+			return status.Code(err)
+		}
+	}
+}
+
+// An edge that does not even read is ended, and delays nobody.
+func TestEdgeThatDoesNotReadIsEnded(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	rpc := p.deaf(t, "stuck")
 	other := connect(t, p, hello("other"))
 	other.reaches(p.setting(t, "next"))
 	p.clock.forward(maxSend + time.Second)
 	await.True(t, "the end of the stuck stream", func() bool { return p.streamOf("stuck") == nil })
-	for {
-		if _, err = rpc.Recv(); err != nil {
-			break
-		}
+	if code := endOf(rpc); code != codes.ResourceExhausted {
+		t.Errorf("the stream ended with %v", code)
 	}
-	if status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("the stream ended with %v", err)
+}
+
+// One that breaks a rule too is ended at once, though it does not read that either: else it would
+// count as connected, and keep its control plane from stopping.
+func TestEdgeThatBreaksARuleAndDoesNotReadIsEnded(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t, storetest.Prefix(), nil)
+	rpc := p.deaf(t, "stuck")
+	again := &edgev1.SyncRequest{Message: &edgev1.SyncRequest_Hello{Hello: hello("stuck")}}
+	if err := rpc.Send(again); err != nil {
+		t.Fatal(err)
+	}
+	await.True(t, "the end of the stuck stream", func() bool { return p.streamOf("stuck") == nil })
+	if p.edge("stuck").GetConnected() {
+		t.Error("it counts as connected")
+	}
+	if code := endOf(rpc); code != codes.InvalidArgument {
+		t.Errorf("the stream ended with %v", code)
 	}
 }
 
