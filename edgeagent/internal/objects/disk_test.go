@@ -148,24 +148,65 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
+// What cannot be deleted makes no room. A full cache on a disk that turned read-only would else
+// lose all that it can still serve.
+func TestDiskThatDeletesNothingLosesNothing(t *testing.T) {
+	t.Parallel()
+	for what, makeRoom := range map[string]func(*testing.T, *Store){
+		"maintain": func(_ *testing.T, s *Store) { s.maintain() },
+		"a fill": func(t *testing.T, s *Store) {
+			if err := served(t, s, 1000, 200_000); err == nil {
+				t.Error("a reply is stored on a read-only disk")
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			dir := disktest.Small(t, "size=8m")
+			s := openStore(t, dir, limit(2<<20))
+			const objects, length = 102, 20_000
+			for n := range objects {
+				put(t, s, n, length)
+			}
+			remount(t, dir, syscall.MS_RDONLY)
+			makeRoom(t, s)
+			if st := s.Stats(); st.Disk != DiskBroken || st.Objects < objects-1 {
+				t.Errorf("of %d objects, and a read-only disk: %+v", objects, st)
+			}
+			found := 0
+			for n := range objects {
+				if s.Lookup(testKey(n)) != nil {
+					wantStored(t, s, n, length)
+					found++
+				}
+			}
+			if found < objects-1 {
+				t.Errorf("%d of %d objects are served", found, objects)
+			}
+		})
+	}
+}
+
+// remount gives a disk of [disktest.Small] other flags.
+func remount(t *testing.T, dir string, flags uintptr) {
+	t.Helper()
+	// A process that another test is starting may have a file open for a moment.
+	eventually(t, "nobody writes", func() bool {
+		err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "")
+		if err != nil && err != syscall.EBUSY {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+}
+
 func TestDiskRemountedReadOnly(t *testing.T) {
 	t.Parallel()
 	dir := disktest.Small(t, "size=4m")
 	s := openStore(t, dir)
 	put(t, s, 1, 100_000)
 	put(t, s, 2, 1000)
-	remount := func(flags uintptr) {
-		t.Helper()
-		// A process that another test is starting may have a file open for a moment.
-		eventually(t, "nobody writes", func() bool {
-			err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=4m")
-			if err != nil && err != syscall.EBUSY {
-				t.Fatal(err)
-			}
-			return err == nil
-		})
-	}
-	remount(syscall.MS_RDONLY)
+	remount(t, dir, syscall.MS_RDONLY)
 	if err := served(t, s, 3, 300_000); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("on a read-only disk: %v", err)
 	}
@@ -191,7 +232,7 @@ func TestDiskRemountedReadOnly(t *testing.T) {
 		t.Errorf("opened on a read-only disk: %+v", s.Stats())
 	}
 	wantStored(t, s, 1, 100_000)
-	remount(0)
+	remount(t, dir, 0)
 	s.maintain()
 	scanAll(s)
 	if st := s.Stats(); st.Disk != DiskOK || !st.Scanned {

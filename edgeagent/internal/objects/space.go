@@ -74,7 +74,8 @@ func (s *Store) release(claimed, reserved int64) {
 	s.space.used.Add(-reserved)
 }
 
-// evictOne deletes one object; it returns false if there is none to delete.
+// evictOne deletes one object; it returns false if there is none to delete, or its file cannot be:
+// on a disk that is read-only now, the search for room would end with the last object.
 func (s *Store) evictOne() bool {
 	for range shardCount {
 		sh := s.shards[s.space.cursor.Add(1)%shardCount]
@@ -86,9 +87,8 @@ func (s *Store) evictOne() bool {
 		}
 		sl := sh.unlink(i)
 		sh.mu.Unlock()
-		s.deleteFiles(sh, sl)
 		s.space.evicted.Add(1)
-		return true
+		return s.deleteFiles(sh, sl)
 	}
 	return false
 }
@@ -115,11 +115,11 @@ func (s *Store) remove(k Key, seq uint64) bool {
 	return true
 }
 
-// deleteFiles deletes what is no longer in the index. The sidecar goes first: a crash in between
-// leaves an object with its older head, never a sidecar alone.
-func (s *Store) deleteFiles(sh *shard, sl slot) {
+// deleteFiles deletes what is no longer in the index, and reports whether it could. The sidecar
+// goes first: a crash in between leaves an object with its older head, never a sidecar alone.
+func (s *Store) deleteFiles(sh *shard, sl slot) bool {
 	if s.closed.Load() {
-		return // the folder may belong to another process by now
+		return false // the folder may belong to another process by now
 	}
 	defer s.watch.leaveTurn(s.watch.enterInTurn())
 	s.space.objects.Add(-1)
@@ -132,9 +132,10 @@ func (s *Store) deleteFiles(sh *shard, sl slot) {
 		s.stuckMu.Lock()
 		s.stuck = append(s.stuck, sl)
 		s.stuckMu.Unlock()
-		return
+		return false
 	}
 	s.markDeleted(sh, sl.seq, bytes)
+	return true
 }
 
 // deleteStuck tries again to delete the files that could not be deleted. Until they are they count
