@@ -244,7 +244,7 @@ const (
 	// control plane says before that none was.
 	missedFor = 2 * time.Second
 	// A timer of stopCheckEvery that is late by stoppedFor shows that the process was stopped, as
-	// by SIGSTOP.
+	// by SIGSTOP, or that the machine slept.
 	stopCheckEvery = 100 * time.Millisecond
 	stoppedFor     = time.Second
 )
@@ -260,13 +260,17 @@ func (a *Agent) watchStops(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			now := time.Now()
-			if now.Sub(last) > stoppedFor {
+			if stoodStill(last, now) {
 				a.purges.AssumeMissed(missedFor)
 			}
 			last = now
 		}
 	}
 }
+
+// stoodStill reports whether the process stood still between two looks at the clock. It goes by the
+// wall clock, because the monotonic one and timers do not count what the machine sleeps.
+func stoodStill(last, now time.Time) bool { return now.Round(0).Sub(last.Round(0)) > stoppedFor }
 
 // hooks carry what a step says to the parts that are not the routing table.
 func (a *Agent) hooks() route.Hooks {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
@@ -128,6 +129,36 @@ func (l *lone) filling() bool {
 	}
 	l.t.Fatal("the metrics do not say whether fills run")
 	return false
+}
+
+// Purges may have been missed while the machine slept as well as while the process was stopped.
+func TestStandingStillIsNoticed(t *testing.T) {
+	t.Parallel()
+	last := time.Now()
+	for what, c := range map[string]struct {
+		now  time.Time
+		want bool
+	}{
+		"in time":            {last.Add(stopCheckEvery), false},
+		"a little late":      {last.Add(stoppedFor), false},
+		"stopped":            {last.Add(stopCheckEvery + stoppedFor), true},
+		"asleep":             {asleep(last.Add(stopCheckEvery), time.Hour), true},
+		"the clock set back": {asleep(last.Add(stopCheckEvery), -time.Hour), false},
+	} {
+		if got := stoodStill(last, c.now); got != c.want {
+			t.Errorf("%s: stood still is %v", what, got)
+		}
+	}
+	if now := asleep(last, time.Hour); now.Sub(last) != 0 || now.Unix()-last.Unix() != 3600 {
+		t.Errorf("a machine asleep for an hour: %v by one clock, %d s by the other", now.Sub(last), now.Unix()-last.Unix())
+	}
+}
+
+// asleep returns the time after the machine has slept: the wall clock has moved, the monotonic one
+// has not. A [time.Time] begins with the seconds of the wall clock, above 30 bits of nanoseconds.
+func asleep(at time.Time, slept time.Duration) time.Time {
+	*(*uint64)(unsafe.Pointer(&at)) += uint64(slept/time.Second) << 30
+	return at
 }
 
 // A step reaches the routing table, the purges and all that was remembered before, in one.
