@@ -376,7 +376,8 @@ func TestDoubtIsAboutWhatWasThereBefore(t *testing.T) {
 	old, fresh := now.Add(-time.Minute), now.Add(time.Millisecond)
 	check := func(when string, wantOld, wantFresh Verdict) {
 		t.Helper()
-		a, b := table.CheckStored(&Scope{}, 1, old, now), table.CheckStored(&Scope{}, 1, fresh, now)
+		a := table.CheckStored(&Scope{}, 1, old, now)
+		b := table.CheckStored(&Scope{}, 1, fresh, now.Add(2*time.Millisecond))
 		if a != wantOld || b != wantFresh {
 			t.Errorf("%s: what is old is %v, what is fresh %v", when, a, b)
 		}
@@ -386,6 +387,9 @@ func TestDoubtIsAboutWhatWasThereBefore(t *testing.T) {
 	check("in missed", Soft, None)
 	if v := table.Check(&Scope{}, 1); v != None {
 		t.Errorf("a memory is doubted: %v", v)
+	}
+	if v := table.CheckStored(&Scope{}, 1, now.Add(30*time.Second), now.Add(time.Second)); v != Soft {
+		t.Errorf("what was there before the clock was set back is %v", v)
 	}
 	table.NoneMissed()
 	check("trusted", None, None)
