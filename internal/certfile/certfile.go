@@ -104,8 +104,9 @@ func (f *Files) Named(host string) *tls.Certificate {
 }
 
 func (f *Files) current() *set {
-	now, looked := time.Now().UnixNano(), f.looked.Load()
-	if now-looked >= int64(lookEvery) && f.looked.CompareAndSwap(looked, now) {
+	looked, now := f.looked.Load(), time.Now().UnixNano()
+	// The last look is later than now if the clock was set back since, maybe by days.
+	if (now-looked >= int64(lookEvery) || now < looked) && f.looked.CompareAndSwap(looked, now) {
 		f.look()
 	}
 	return f.set.Load()

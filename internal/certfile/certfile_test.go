@@ -84,4 +84,9 @@ func TestChanges(t *testing.T) {
 	if name() != "three.test" {
 		t.Errorf("after a repair the certificate is %s's", name())
 	}
+	write(t, pair, "four.test-longest")
+	f.looked.Add(int64(90 * 24 * time.Hour)) // by a clock that was set right since
+	if name() != "four.test-longest" {
+		t.Errorf("after a change and a clock that was set back the certificate is %s's", name())
+	}
 }
