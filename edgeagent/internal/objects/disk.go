@@ -71,7 +71,7 @@ func (s *Store) note(op string, err error) {
 	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {
 		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
-	if op == "read" && (errors.Is(err, fs.ErrNotExist) || diskfault.IsDamage(err)) {
+	if op == "read" && (errors.Is(err, fs.ErrNotExist) || ofOnePlace(err)) {
 		return // it is about one file; a folder that is gone or a disk that fails shows at the next write
 	}
 	if state := classify(err); state != DiskOK {
@@ -79,11 +79,16 @@ func (s *Store) note(op string, err error) {
 	}
 }
 
-// setAsideDamaged sets a damaged folder aside, or the one that it is in, and reports whether it
-// has. err is that of using the folder. It does so only if a folder cannot be used once more after
-// a probe: a disk that cannot be read for a moment loses at most one a second.
+// ofOnePlace reports whether an error is about one file or folder of the cache: it is damaged, or
+// another user's, such as what an edge that was once started as root has left.
+func ofOnePlace(err error) bool { return diskfault.IsDamage(err) || errors.Is(err, fs.ErrPermission) }
+
+// setAsideDamaged sets a folder aside that is damaged or another user's, or the one that it is in,
+// and reports whether it has. err is that of using the folder. It does so only if a folder cannot
+// be used once more after a probe: a disk that cannot be read for a moment loses at most one a
+// second.
 func (s *Store) setAsideDamaged(dir string, err error) bool {
-	if !diskfault.IsDamage(err) {
+	if !ofOnePlace(err) {
 		return false
 	}
 	s.damagedMu.Lock()
@@ -94,7 +99,7 @@ func (s *Store) setAsideDamaged(dir string, err error) bool {
 	}
 	delete(s.damaged, dir)
 	in := filepath.Dir(dir)
-	return s.setAside(dir) || in != s.cfg.Dir && s.setAside(in)
+	return s.setAside(dir, err) || in != s.cfg.Dir && s.setAside(in, err)
 }
 
 // setAsideAll sets the folder of all objects aside if it is damaged, and reports whether it has.
@@ -102,19 +107,23 @@ func (s *Store) setAsideAll() bool {
 	defer s.watch.leave(s.watch.enter())
 	dir := filepath.Join(s.cfg.Dir, objFolder)
 	_, err := os.ReadDir(dir)
-	return s.setAsideDamaged(dir, err)
+	return !errors.Is(err, fs.ErrPermission) && s.setAsideDamaged(dir, err)
 }
 
-// setAside renames a damaged folder, so that a new one can take its place: such a folder can be
-// neither read nor deleted. What it held is gone. It reports whether it has.
-func (s *Store) setAside(dir string) bool {
+// setAside renames a folder that err says cannot be used, so that a new one can take its place:
+// such a folder can be neither read nor deleted. What it held is gone. It reports whether it has.
+func (s *Store) setAside(dir string, err error) bool {
 	trash := filepath.Join(filepath.Dir(dir), trashPrefix+strconv.FormatUint(rand.Uint64(), 36))
 	// Within the same folder, because to move it to another one the file system has to write in it.
 	if err := os.Rename(dir, trash); err != nil {
 		return false
 	}
-	s.cfg.Logger.Warn("a folder of the cache is damaged, what it held is gone", "dir", dir, "kept_as", trash,
-		"fix", "stop the edge and check the file system (fsck)")
+	fix := "stop the edge and check the file system (fsck)"
+	if errors.Is(err, fs.ErrPermission) {
+		fix = "remove what is kept, and start the edge as one user alone"
+	}
+	s.cfg.Logger.Warn("a folder of the cache cannot be used, what it held is gone", "dir", dir, "kept_as", trash,
+		"err", err, "fix", fix)
 	return true
 }
 
@@ -226,7 +235,7 @@ func (s *Store) layout() error {
 	}
 	if !s.cleaned {
 		tmp := filepath.Join(dir, tmpFolder)
-		if err := os.RemoveAll(tmp); err != nil && !(diskfault.IsDamage(err) && s.setAside(tmp)) {
+		if err := os.RemoveAll(tmp); err != nil && !(diskfault.IsDamage(err) && s.setAside(tmp, err)) {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -242,6 +243,78 @@ func TestDiskRemountedReadOnly(t *testing.T) {
 		t.Errorf("after a remount: %v", err)
 	}
 	wantIdle(t, s)
+}
+
+// One file or folder that is another user's, as after the edge was started as root once, costs what
+// it holds. All else is there, and the store stores.
+func TestWhatBelongsToAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("files of another user need the right to make them")
+	}
+	const n, lost = 20, 3
+	for what, of := range map[string]func(object string) string{
+		"a file":   func(object string) string { return object },
+		"a folder": filepath.Dir,
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := openStore(t, dir)
+			for i := range n {
+				put(t, s, i, 1000)
+			}
+			other := of(s.path(s.Lookup(testKey(lost))[0].o.id))
+			s.Close()
+			asUser(t, 65534, dir, other)
+			for range 2 {
+				s = openStore(t, dir)
+				for range 3 { // as Run does
+					s.maintain()
+					scanAll(s)
+				}
+				s.Lookup(testKey(lost)) // as a request does before it fetches
+				if st := s.Stats(); st.Disk != DiskOK || !st.Scanned {
+					t.Fatalf("%+v", st)
+				}
+				put(t, s, lost, 1000)
+				for i := range n {
+					if other != of(s.path(id{key: testKey(i)})) || i == lost {
+						wantStored(t, s, i, 1000)
+					}
+				}
+				s.Close()
+			}
+		})
+	}
+}
+
+// asUser lets the rest of a test use files as another user, whom all of dir is given but what is
+// root's alone.
+func asUser(t *testing.T, user int, dir, root string) {
+	t.Helper()
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || path == root {
+			return err
+		}
+		return os.Chown(path, user, user)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // whose user is another one now
+	if err := syscall.Setfsuid(user); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setfsuid(0); err != nil {
+			t.Error(err)
+		}
+		runtime.UnlockOSThread()
+	})
 }
 
 func TestStuckFilesAreDeletedLater(t *testing.T) {

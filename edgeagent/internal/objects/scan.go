@@ -12,8 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/edgewalk/edgewalk/edgeagent/internal/diskfault"
 )
 
 const (
@@ -120,8 +118,8 @@ func (s *Store) scan(more func() bool) {
 		"bytes", s.space.used.Load())
 }
 
-// takeOutTrash deletes a cache of another version, and damaged folders if they can be read by now;
-// false if more ended it before that.
+// takeOutTrash deletes a cache of another version, and folders that were set aside if they can be
+// read by now; false if more ended it before that.
 func (s *Store) takeOutTrash(more func() bool) bool {
 	var trash []string
 	for _, in := range []string{".", objFolder, objFolder + "/*"} {
@@ -147,7 +145,7 @@ func (s *Store) takeOutTrash(more func() bool) bool {
 		if err == nil {
 			err = os.RemoveAll(dir)
 		}
-		if err != nil && !diskfault.IsDamage(err) {
+		if err != nil && !ofOnePlace(err) {
 			s.note("scan", err)
 		}
 	}

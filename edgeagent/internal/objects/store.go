@@ -331,16 +331,16 @@ func (s *Store) readHead(sh *shard, sl slot) *object {
 }
 
 // dropUnreadable removes an object that turned out to be corrupt or missing, or that the disk
-// cannot read while it works otherwise. Missing is an error only if the index says it should be
-// there, because evictions delete files while lookups read. Another error says nothing about the
-// object: it stays, and this use of it is a miss.
+// cannot or must not read while it works otherwise. Missing is an error only if the index says it
+// should be there, because evictions delete files while lookups read. Another error says nothing
+// about the object: it stays, and this use of it is a miss.
 func (s *Store) dropUnreadable(i id, err error) {
 	op := "read"
 	switch {
 	case errors.Is(err, errCorrupt):
 		op = "corrupt"
 		s.remove(i.key, i.seq)
-	case errors.Is(err, syscall.EIO):
+	case errors.Is(err, syscall.EIO), errors.Is(err, fs.ErrPermission):
 		if s.disk() == DiskOK {
 			s.remove(i.key, i.seq)
 		}
