@@ -55,6 +55,9 @@ const (
 	// soonestEvery is the least time between two passes over all certificates that look for the one
 	// that ends first, where there are more than soonestFew.
 	soonestEvery, soonestFew = time.Minute, 10_000
+	// compactAgain is the time after which a compaction that failed is tried again: each takes the
+	// room of a whole file, which others may need.
+	compactAgain = 5 * time.Minute
 )
 
 // Defaults of a [Config].
@@ -100,6 +103,8 @@ type Certificates struct {
 	// for at once.
 	connected atomic.Bool
 	fetched   chan []*topologyv1.SealedCertificate // by handshakes, to be written
+	// compacts is when the file may be compacted. It is Run's own.
+	compacts time.Time
 
 	mu sync.Mutex
 	// changed are certificates that came since the last look; everything says to look at all.
@@ -492,8 +497,8 @@ func (c *Certificates) keep(found []*topologyv1.SealedCertificate) error {
 	if errors.Is(err, errFull) {
 		// A full file that is in use would otherwise be written anew with each certificate to come.
 		used := c.used()
-		if _, size := c.file.waste(); c.file.reclaimable(used) >= size/leastReclaimed {
-			if err = c.file.compact(used); err == nil {
+		if _, size := c.file.waste(); c.mayCompact() && c.file.reclaimable(used) >= size/leastReclaimed {
+			if err = c.compact(used); err == nil {
 				err = c.file.add(found)
 			}
 		}
@@ -511,12 +516,24 @@ func (c *Certificates) keep(found []*topologyv1.SealedCertificate) error {
 
 // tidy compacts the file when most of it is waste.
 func (c *Certificates) tidy() {
-	if waste, size := c.file.waste(); waste < wasteful || waste < size/2 {
+	if waste, size := c.file.waste(); waste < wasteful || waste < size/2 || !c.mayCompact() {
 		return
 	}
-	if err := c.file.compact(c.used()); err != nil {
-		c.cfg.Logger.Error("the file of certificates cannot be written anew", "err", err)
+	if err := c.compact(c.used()); err != nil {
+		c.cfg.Logger.Error("the file of certificates cannot be written anew", "err", err, "retry_in", compactAgain)
 	}
+}
+
+// mayCompact reports whether no compaction has failed of late.
+func (c *Certificates) mayCompact() bool { return !c.cfg.Now().Before(c.compacts) }
+
+// compact writes the file anew, with only the certificates that are used.
+func (c *Certificates) compact(used func(topology.CertificateID) bool) error {
+	err := c.file.compact(used)
+	if err != nil {
+		c.compacts = c.cfg.Now().Add(compactAgain)
+	}
+	return err
 }
 
 // used returns which certificates the topology names.

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,4 +95,57 @@ func TestReadOnlyDisk(t *testing.T) {
 	last := w.start(dir, nil)
 	w.shown(last, "a.acme.test")
 	w.shown(last, "b.acme.test")
+}
+
+// A file of which most is waste is written anew. Where that fails it is tried again, but not each
+// time that a control plane says something.
+func TestWasteGoes(t *testing.T) {
+	t.Parallel()
+	w, dir := newWorld(t), t.TempDir()
+	kept := func(e *edge, name string) {
+		t.Helper()
+		want := w.issue(name)
+		e.Changed(nil, []*topology.Certificate{want}, false, false)
+		until(t, name+" is on disk", func() bool { return e.file.has(want.ID) })
+	}
+	first := w.start(dir, nil)
+	kept(first, "n0.acme.test")
+	first.stop()
+	file := filepath.Join(dir, fileName)
+	records, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wasted := slices.Concat(records[:align], make([]byte, wasteful), records[align:])
+	if err := os.WriteFile(file, wasted, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := file + ".next"
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var later atomic.Int64
+	e := w.start(dir, func(c *Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	const all = 5
+	for i := range all - 1 {
+		e.Connected()
+		kept(e, fmt.Sprintf("n%d.acme.test", i+1))
+	}
+	if n := strings.Count(e.log.String(), "cannot be written anew"); n != 1 {
+		t.Errorf("it was tried %d times", n)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	later.Store(int64(compactAgain))
+	e.Connected()
+	until(t, "the waste is gone", func() bool {
+		info, err := os.Stat(file)
+		return err == nil && info.Size() < wasteful
+	})
+	e.stop()
+	w.setAway(true)
+	w.shownAll(w.start(dir, nil), all)
 }
