@@ -514,9 +514,10 @@ func (c *Certificates) keep(found []*topologyv1.SealedCertificate) error {
 	return nil
 }
 
-// tidy compacts the file when most of it is waste.
+// tidy compacts the file when most of it is waste, or when it is gone.
 func (c *Certificates) tidy() {
-	if waste, size := c.file.waste(); waste < wasteful || waste < size/2 || !c.mayCompact() {
+	waste, size := c.file.waste()
+	if (waste < wasteful || waste < size/2) && !c.file.gone() || !c.mayCompact() {
 		return
 	}
 	if err := c.compact(c.used()); err != nil {

@@ -149,3 +149,25 @@ func TestWasteGoes(t *testing.T) {
 	w.setAway(true)
 	w.shownAll(w.start(dir, nil), all)
 }
+
+// What was fetched outlives a folder that is removed while the edge runs.
+func TestFolderIsRemoved(t *testing.T) {
+	t.Parallel()
+	w, dir := newWorld(t), filepath.Join(t.TempDir(), "certificates")
+	w.issue("n0.acme.test")
+	e := w.start(dir, nil)
+	until(t, "the first one is on disk", func() bool { return e.file.count() == 1 })
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	w.setAway(true)
+	e.Connected()
+	until(t, "the file is there again", func() bool { return !e.file.gone() })
+	w.shown(e, "n0.acme.test")
+	w.setAway(false)
+	e.Changed(nil, []*topology.Certificate{w.issue("n1.acme.test")}, false, false)
+	until(t, "the second one is on disk", func() bool { return e.file.count() == 2 })
+	e.stop()
+	w.setAway(true)
+	w.shownAll(w.start(dir, nil), 2)
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -435,9 +436,29 @@ func (d *file) ids() []topology.CertificateID {
 	return all
 }
 
+// gone reports whether somebody has removed the file, or its folder. What it holds can still be
+// read.
+func (d *file) gone() bool {
+	d.mu.RLock()
+	f := d.f
+	d.mu.RUnlock()
+	if f == nil {
+		return false
+	}
+	have, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(filepath.Join(d.dir, fileName))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(have, there)
+}
+
 // compact writes the file anew, with only the certificates that are wanted. Nothing may be added
 // meanwhile.
 func (d *file) compact(wanted func(topology.CertificateID) bool) error {
+	if err := state.MakeDir(d.dir); err != nil {
+		return err
+	}
 	next := filepath.Join(d.dir, fileName+".next")
 	f, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, state.FileMode)
 	if err != nil {
