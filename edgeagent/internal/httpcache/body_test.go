@@ -108,6 +108,32 @@ func TestBrokenBody(t *testing.T) {
 	}
 }
 
+// An origin that cuts its bodies is told of, and does not fill the log.
+func TestBrokenBodiesAreToldOfOnce(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	a := r.addOrigin("a")
+	cut := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("Content-Length", "100000")
+		w.Write(pattern(50_000))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	for i := range 10 {
+		url := "/x" + itoa(i)
+		a.reply(url, &originReply{handle: cut})
+		if _, err := read(r.get(url, nil)); err == nil {
+			t.Error("a cut body ended well")
+		}
+		r.idle()
+	}
+	if n := strings.Count(log.String(), "body cut"); n != 1 {
+		t.Errorf("%d lines: %s", n, log.String())
+	}
+}
+
 func TestBrokenBodyIsResumed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

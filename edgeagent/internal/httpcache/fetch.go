@@ -34,6 +34,9 @@ const (
 	failureTTL    = time.Second
 	maxFailureTTL = 30 * time.Second
 
+	// cutsEvery is the least time between two lines of the log about bodies that were cut.
+	cutsEvery = 10 * time.Second
+
 	// copyBytes is how much is carried at once.
 	copyBytes = 64 << 10
 )
@@ -447,11 +450,21 @@ func (f *fill) settle(r result, err error) {
 		r.object.Abort(err)
 		f.cancel(err)
 		if !unwanted {
-			f.c.cfg.Logger.Warn("body cut", "endpoint", r.head.Scope.Endpoint, "path", r.head.Scope.Path, "err", err)
+			f.c.tellCut(&r.head, err)
 		}
 	}
 	f.c.metrics.fills.WithLabelValues(label).Inc()
 	f.unregister()
+}
+
+// tellCut logs that a body was cut, at most once in each cutsEvery: whoever has an origin could
+// fill the log else.
+func (c *Cache) tellCut(h *objects.Head, err error) {
+	c.untold.Add(1)
+	c.cuts.Do(func() {
+		c.cfg.Logger.Warn("body cut", "endpoint", h.Scope.Endpoint, "path", h.Scope.Path, "err", err, "not_logged",
+			c.untold.Swap(0)-1)
+	})
 }
 
 // carryPiece copies the next piece of the body into the fill, and returns how long it was, and

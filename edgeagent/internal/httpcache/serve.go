@@ -21,9 +21,11 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
@@ -82,6 +84,9 @@ type Cache struct {
 
 	encodings *encodings
 
+	cuts   rate.Sometimes // bounds the log of bodies that were cut
+	untold atomic.Int64   // of those, since the last line
+
 	unreadTime, paceTime time.Duration // the constants, but for tests
 }
 
@@ -100,6 +105,7 @@ func New(cfg Config) (*Cache, error) {
 	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
 	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
 	c.encodings = newEncodings()
+	c.cuts.Interval = cutsEvery
 	c.fillPlaces, c.clientPlaces = share.NewAccounts(cfg.MaxFills), share.NewClients[accountClient](cfg.MaxFills)
 	c.unreadTime, c.paceTime = unreadTime, paceTime
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
