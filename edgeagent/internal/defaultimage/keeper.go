@@ -78,6 +78,8 @@ type Keeper struct {
 	refused map[prefix]error
 	// bytes are those of kept.
 	bytes int64
+	// soon says that something changed for a file in wanted, so that it is asked for at once.
+	soon bool
 	// running and swept say that Run has begun, and that what earlier runs of the agent left unused
 	// is gone.
 	running, swept bool
@@ -175,6 +177,7 @@ func (k *Keeper) find(accountUID, path string) (*httpcache.Image, <-chan struct{
 
 // want records that a file has to be fetched.
 func (k *Keeper) want(sha prefix) {
+	k.soon = true
 	if k.wanted[sha] == nil {
 		k.wanted[sha] = make(chan struct{})
 	}
@@ -246,7 +249,11 @@ func (k *Keeper) Apply(root *route.Root, touched []string) {
 	}
 	k.dropUnused(maps.Keys(left))
 	k.sweep()
-	k.signal()
+	// Steps about other accounts come all the time, and do not make what failed likelier to work.
+	if k.soon {
+		k.soon = false
+		k.signal()
+	}
 }
 
 // sweep removes what earlier runs of the agent left and nobody uses. Before Run begins, the

@@ -68,6 +68,12 @@ func newLibrary(t *testing.T, files map[string]string) *library {
 	return l
 }
 
+func (l *library) requests() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.asked
+}
+
 func (l *library) set(path, body string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -218,6 +224,36 @@ func TestImagesSurviveARestartWithoutControlPlane(t *testing.T) {
 	if k.image("a.png") != "picture a" {
 		t.Error("the image is gone after a restart")
 	}
+}
+
+// What cannot be fetched is asked for again after a while, or once its account changes, however
+// often other accounts do.
+func TestOtherAccountsCauseNoFetches(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"a.png": "picture a"}
+	l := newLibrary(t, map[string]string{})
+	k := newKeeper(t, t.TempDir(), l)
+	k.apply(files, map[string]string{"default": "a.png"})
+	await.True(t, "the image was asked for", func() bool { return l.requests() > 0 })
+	const steps = 20
+	for i := range steps {
+		revision := k.table.Root().Revision() + 1
+		other := topologytest.Records(t, 1, revision, map[string]proto.Message{
+			"accounts/other": &topologyv1.Account{State: topologyv1.Account_ACTIVE, DisplayName: strconv.Itoa(i)},
+		})
+		if _, err := k.table.Apply(route.Step{
+			Epoch: "e", Revision: revision, Records: routetest.Records(other...),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		await.True(t, "the step was looked at", func() bool { return len(k.wake) == 0 })
+	}
+	if n := l.requests(); n > steps/2 {
+		t.Errorf("the library was asked %d times during %d steps of another account", n, steps)
+	}
+	l.set("a.png", "picture a")
+	k.apply(files, map[string]string{"default": "a.png"})
+	await.True(t, "the image is fetched", func() bool { return k.image("a.png") == "picture a" })
 }
 
 // The topology on disk comes in steps, of which the first may be from before the image was in use.
