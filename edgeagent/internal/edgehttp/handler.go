@@ -2,6 +2,7 @@ package edgehttp
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -208,6 +209,10 @@ func (s *Server) answer(x *exchange) {
 	e.Host, e.Account, e.Endpoint, e.Path, x.query = target.Host, target.Account.ID, target.Endpoint.ID, target.Path,
 		target.Query
 	x.account, x.endpoint = target.Account.UID, target.Endpoint
+	if d := target.Domain; d != nil && x.Conn.TLS && (d.NoTLS || d.MinTLS13 && x.Conn.TLSVersion < tls.VersionTLS13) {
+		x.refuse(http.StatusMisdirectedRequest, "the host is not served over such a connection")
+		return
+	}
 	place, verdict := s.requests.accounts.Take(x.account, target.Account.MaxRequests)
 	if !s.place(x, verdict, "account") {
 		return

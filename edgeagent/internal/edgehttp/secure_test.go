@@ -1,6 +1,7 @@
 package edgehttp
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -341,6 +342,58 @@ func TestRemovedNameOnAnOpenConnection(t *testing.T) {
 	if status := ask(); status != http.StatusMisdirectedRequest {
 		t.Errorf("status %d after the removal", status)
 	}
+}
+
+// A host that is for TLS 1.3 alone, or for plain HTTP, is not reached over another connection that
+// was opened for another name, for none, or before that was so.
+func TestTLSOfAnOpenConnection(t *testing.T) {
+	t.Parallel()
+	s := newSecured(t, nil)
+	newOnly := func(d *topologyv1.CustomDomain) { d.Tls = &topologyv1.DomainTls{MinVersion: "1.3"} }
+	s.domain("old.test", nil)
+	s.domain("new.test", newOnly)
+	s.domain("off.test",
+		func(d *topologyv1.CustomDomain) { d.Tls = &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF} })
+	for _, name := range []string{"old.test", "new.test"} {
+		s.certify(name, nil)
+	}
+	s.show()
+	dial := func(name string, version uint16) func(host string, want int) {
+		conn, err := tls.Dial("tcp", s.https, &tls.Config{
+			ServerName: name, MaxVersion: version, InsecureSkipVerify: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		replies := bufio.NewReader(conn)
+		return func(host string, want int) {
+			t.Helper()
+			fmt.Fprintf(conn, "GET /a.txt HTTP/1.1\r\nHost: %s\r\n\r\n", host)
+			reply, err := http.ReadResponse(replies, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, reply.Body)
+			if reply.StatusCode != want {
+				t.Errorf("%s over %s for %q: %d, want %d", host, tls.VersionName(version), name, reply.StatusCode, want)
+			}
+		}
+	}
+	older, nameless, newer := dial("old.test", tls.VersionTLS12), dial("", tls.VersionTLS12),
+		dial("old.test", tls.VersionTLS13)
+	for range 3 { // so that it is known where the URL leads
+		older("old.test", http.StatusOK)
+		newer("new.test", http.StatusOK)
+		older("new.test", http.StatusMisdirectedRequest)
+		nameless("new.test", http.StatusMisdirectedRequest)
+		newer("off.test", http.StatusMisdirectedRequest)
+		nameless("off.test", http.StatusMisdirectedRequest)
+	}
+	s.domain("old.test", newOnly)
+	s.show()
+	older("old.test", http.StatusMisdirectedRequest)
+	newer("old.test", http.StatusOK)
 }
 
 // When plain HTTP is redirected. Each line is a domain's https, what its certificate is, what is
