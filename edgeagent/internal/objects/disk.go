@@ -67,8 +67,9 @@ func (s *Store) note(op string, err error) {
 		return // it is not an error of the disk
 	}
 	s.metrics.errors.WithLabelValues(op).Inc()
-	now := s.cfg.Now().UnixNano()
-	if last := s.lastLogged.Load(); now-last > int64(logEvery) && s.lastLogged.CompareAndSwap(last, now) {
+	// The last line is of a later time than now if the clock was set back since.
+	last, now := s.lastLogged.Load(), s.cfg.Now().UnixNano()
+	if (now-last > int64(logEvery) || now < last) && s.lastLogged.CompareAndSwap(last, now) {
 		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
 	if op == "read" && (errors.Is(err, fs.ErrNotExist) || ofOnePlace(err)) {

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -315,6 +318,26 @@ func asUser(t *testing.T, user int, dir, root string) {
 		}
 		runtime.UnlockOSThread()
 	})
+}
+
+// Errors are told from time to time, also once the clock was set back.
+func TestErrorsInTheLog(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	now := time.Unix(1e9, 0)
+	s := openStore(t, t.TempDir(), func(c *Config) {
+		c.Now, c.Logger = func() time.Time { return now }, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for _, step := range []struct {
+		passed time.Duration
+		lines  int
+	}{{0, 1}, {time.Second, 1}, {2 * logEvery, 2}, {-24 * time.Hour, 3}, {time.Second, 3}, {2 * logEvery, 4}} {
+		now = now.Add(step.passed)
+		s.note("read", fs.ErrNotExist)
+		if n := strings.Count(log.String(), "cache disk error"); n != step.lines {
+			t.Errorf("after %s more there are %d lines, want %d", step.passed, n, step.lines)
+		}
+	}
 }
 
 func TestStuckFilesAreDeletedLater(t *testing.T) {
