@@ -251,7 +251,7 @@ func (c *Client) take(key Key) *conn {
 // fit reports whether a connection can carry another request. r is the reader of its last reply, as
 // for unread.
 func (c *Client) fit(cn *conn, r *bufio.Reader) bool {
-	return !cn.unread(r, c.strays) && !c.strays.known(cn.key.Host) && c.now().Before(cn.until)
+	return !cn.unread(r, c.strays) && !c.strays.known(cn.key.Host) && cn.young(c.now())
 }
 
 // put makes a connection idle if it can carry another request, and closes it otherwise.

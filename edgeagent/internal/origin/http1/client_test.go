@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 
@@ -290,6 +291,17 @@ func TestBoundsOfIdleConnections(t *testing.T) {
 	now = now.Add(ConnFor)
 	if c.take(other) != nil || c.count != 0 {
 		t.Error("an old one is used")
+	}
+	c.put(dial(other), nil)
+	// The machine sleeps: the wall clock goes on, the monotonic one does not. A Time begins with
+	// the seconds of the former, above 30 bits of nanoseconds.
+	before := now
+	*(*uint64)(unsafe.Pointer(&now)) += uint64(2*ConnFor/time.Second) << 30
+	if now.Sub(before) != 0 || now.Unix()-before.Unix() != int64(2*ConnFor/time.Second) {
+		t.Fatalf("%v passed by one clock, %d s by the other", now.Sub(before), now.Unix()-before.Unix())
+	}
+	if c.take(other) != nil || c.count != 0 {
+		t.Error("one from before the machine slept is used")
 	}
 	for i := range idleTotal + 1 {
 		c.keep(&conn{Conn: first.Conn, tcp: first.tcp, key: Key{Settings: string(rune('a' + i))}})

@@ -40,6 +40,13 @@ func (c *Client) newConn(dialled net.Conn, key Key) *conn {
 	return cn
 }
 
+// young reports whether the connection may be given another request. That goes by the wall clock
+// too: while the machine slept, when the monotonic one stood still, the server or a firewall has
+// forgotten the connection, and would not answer.
+func (c *conn) young(now time.Time) bool {
+	return now.Before(c.until) && now.Round(0).Before(c.until.Round(0))
+}
+
 // abort closes the connection at once, even while it is used.
 func (c *conn) abort() { c.tcp.Close() }
 
