@@ -292,6 +292,7 @@ func (a *Auth) keep(ctx context.Context) {
 			return
 		case <-expire.C:
 			a.expire()
+			a.revive()
 			a.look(ctx)
 		case <-note.C:
 			a.note(ctx)
@@ -307,6 +308,18 @@ func (a *Auth) expire() {
 	for _, e := range a.tokens {
 		if e.expired(now) {
 			e.end(ErrExpired)
+		}
+	}
+}
+
+// revive lets calls be made again with tokens that had expired by a clock that was ahead.
+func (a *Auth) revive() {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, e := range a.tokens {
+		if e.alive.Err() != nil && !e.expired(now) {
+			a.tokens[id] = e.again(id)
 		}
 	}
 }

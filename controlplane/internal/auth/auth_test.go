@@ -350,6 +350,42 @@ func TestTimeAndRates(t *testing.T) {
 	}
 }
 
+// A clock that was ahead for a moment ends what is under way by then, and no token for longer.
+func TestATokenIsGoodAgainOnceTheClockIsRight(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	a := start(t, auth.Config{Store: storetest.New(t), Now: func() time.Time {
+		return time.Now().Add(time.Duration(ahead.Load()))
+	}})
+	_, text := create(t, a, adminv1.Token_VIEWER, "acme")
+	call := func() (context.Context, error) {
+		c, err := a.Check([]string{"Bearer " + text}, false)
+		if err != nil {
+			return nil, err
+		}
+		return c.Begin(t.Context()), nil
+	}
+	before, err := call()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead.Store(int64(2 * time.Hour))
+	await.True(t, "the call has ended", func() bool { return before.Err() != nil })
+	ahead.Store(0)
+	await.True(t, "calls go on", func() bool {
+		after, err := call()
+		if err != nil {
+			return false
+		}
+		select {
+		case <-after.Done():
+			return false
+		case <-time.After(100 * time.Millisecond):
+			return true
+		}
+	})
+}
+
 // That a token was used is written at most once a minute, and not while nobody uses it.
 func TestUseIsNoted(t *testing.T) {
 	s, requests := storetest.OpenNoting(t, "auth/tokens/")

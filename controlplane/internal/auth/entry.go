@@ -74,6 +74,15 @@ func (e *entry) expired(now time.Time) bool {
 	return end != nil && !now.Before(end.AsTime())
 }
 
+// again is the entry of the same token for calls that begin from now on.
+func (e *entry) again(id string) *entry {
+	next := &entry{hash: e.hash, limiter: e.limiter, record: e.record, revision: e.revision}
+	next.used.Store(e.used.Load())
+	next.alive, next.end = context.WithCancelCause(context.Background())
+	next.caller = &Caller{Credential: CredentialToken, Token: e.record.token(id), uid: e.record.UID, entry: next}
+	return next
+}
+
 func (e *entry) token() *adminv1.Token { return e.caller.Token }
 
 // shown is the token with when it was last used.
