@@ -255,13 +255,13 @@ func (p *page) put(
 	err = stream.Send(&adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Start_{Start: start}})
 	part := make([]byte, uploadPart)
 	for err == nil {
-		n, readErr := io.ReadFull(from, part)
+		n, readErr := fill(from, part)
 		if n > 0 {
 			err = stream.Send(&adminv1.UploadMediaFileRequest{Part: &adminv1.UploadMediaFileRequest_Data{
 				Data: part[:n],
 			}})
 		}
-		if errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF) {
+		if errors.Is(readErr, io.EOF) {
 			break
 		}
 		if readErr != nil {
@@ -270,6 +270,17 @@ func (p *page) put(
 		}
 	}
 	return stream.CloseAndRecv() // has the reason, if a part could not be sent
+}
+
+// fill reads until p is full. It returns [io.EOF] at the end alone: [io.ReadFull] has one error for
+// the end within p and for content that breaks off.
+func fill(from io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = from.Read(p[n:])
+		n += more
+	}
+	return n, err
 }
 
 // uploadFiles takes files by a form, or one as it is from upload.js.
