@@ -56,10 +56,7 @@ func transfers(files []string, target string, recursive bool) (all []transfer, e
 			}
 			continue
 		}
-		err = filepath.WalkDir(file, func(name string, entry fs.DirEntry, err error) error {
-			if err != nil || !entry.Type().IsRegular() {
-				return err
-			}
+		err = filesBelow(file, nil, func(name string) error {
 			below, err := filepath.Rel(file, name)
 			if err != nil {
 				return err
@@ -71,6 +68,43 @@ func transfers(files []string, target string, recursive bool) (all []transfer, e
 		}
 	}
 	return all, nil
+}
+
+// filesBelow calls file for every file below a folder, in the order of names. It follows links,
+// because what is behind one is here too: only those to a folder that it is in it passes over.
+func filesBelow(folder string, in []fs.FileInfo, file func(name string) error) error {
+	info, err := os.Stat(folder)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(in, func(above fs.FileInfo) bool { return os.SameFile(above, info) }) {
+		return nil
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	in = append(slices.Clip(in), info)
+	for _, entry := range entries {
+		name, kind := filepath.Join(folder, entry.Name()), entry.Type()
+		if kind&fs.ModeSymlink != 0 {
+			behind, err := os.Stat(name)
+			if err != nil {
+				return err
+			}
+			kind = behind.Mode().Type()
+		}
+		switch {
+		case kind.IsDir():
+			err = filesBelow(name, in, file)
+		case kind.IsRegular():
+			err = file(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // uploadAll sends files, several at once, and returns what has become of each, in their order.
