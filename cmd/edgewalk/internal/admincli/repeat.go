@@ -35,7 +35,13 @@ func (c *cli) identify(
 	if !identified {
 		r.Set(field, protoreflect.ValueOfString(id))
 	}
+	if err := ctx.Err(); err != nil {
+		return status.FromContextError(err).Err() // nothing is sent
+	}
 	err := invoke(ctx, method, req, reply, conn, opts...)
+	if only := r.Descriptor().Fields().ByName("validate_only"); only != nil && r.Get(only).Bool() && ctx.Err() != nil {
+		return err
+	}
 	if !unknownOutcome(err) {
 		return err
 	}
@@ -56,11 +62,12 @@ func (c *cli) identify(
 }
 
 // unknownOutcome reports whether a request was sent, and neither done nor refused as far as anybody
-// knows.
+// knows, also because this command was interrupted.
 func unknownOutcome(err error) bool {
 	st := status.Convert(err)
 	if reason := reasonOf(st); reason != "" {
 		return reason == "OUTCOME_UNKNOWN"
 	}
-	return st.Code() == codes.Unavailable && !strings.HasPrefix(st.Message(), "connection error")
+	return st.Code() == codes.Canceled ||
+		st.Code() == codes.Unavailable && !strings.HasPrefix(st.Message(), "connection error")
 }

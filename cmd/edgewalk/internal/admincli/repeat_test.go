@@ -105,3 +105,40 @@ func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
 		t.Errorf("under %q, %v", req.GetRequestId(), err)
 	}
 }
+
+// A command that is interrupted while a write is under way does not pass over in silence that it
+// may have happened. Of what was not sent, or only checks, it says nothing of the kind.
+func TestAnInterruptedWriteSaysHowToRepeatIt(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		req    *adminv1.CreateAccountRequest
+		before bool
+		want   string
+	}{
+		"under way": {&adminv1.CreateAccountRequest{}, false, "--request-id "},
+		"a check":   {&adminv1.CreateAccountRequest{ValidateOnly: true}, false, "context canceled"},
+		"not sent":  {&adminv1.CreateAccountRequest{}, true, "context canceled"},
+	} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		if tt.before {
+			interrupt()
+		}
+		calls := 0
+		err := new(cli).identify(ctx, "CreateAccount", tt.req, nil, nil,
+			func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+				calls++
+				interrupt()
+				return status.FromContextError(ctx.Err()).Err()
+			})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+		if knows := tt.want != "--request-id "; err != nil && knows == strings.Contains(err.Error(), "nobody knows") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if want := map[bool]int{false: 1}[tt.before]; calls != want {
+			t.Errorf("%s: asked %d times, want %d", name, calls, want)
+		}
+		interrupt()
+	}
+}
