@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -71,13 +74,20 @@ func (c *cli) edit(
 	}
 	file := filepath.Join(folder, k.names[0]+".yaml")
 	edited, err := inEditor(ctx, cmd, file, text)
-	if err != nil || bytes.Equal(edited, text) {
+	if bytes.Equal(edited, text) || err != nil && len(edited) == 0 {
 		os.RemoveAll(folder)
 		if err == nil {
 			fmt.Fprintln(c.notes(cmd), name+" unchanged")
 		}
 		return err
 	}
+	if err != nil {
+		return fmt.Errorf("%w\n  Your text is kept: %s", err, file)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt) // which inEditor has taken back
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	cmd.SetContext(ctx)
 	next, err := k.decode(string(edited))
 	if err == nil {
 		fields := next.Descriptor().Fields()
@@ -108,7 +118,12 @@ func settable(resource protoreflect.Message) protoreflect.Message {
 	return m
 }
 
-// inEditor returns what becomes of a text in the editor.
+// editorGrace is how long an editor has to end when this command is to.
+const editorGrace = 5 * time.Second
+
+// inEditor returns what becomes of a text in the editor, also where that fails. Ctrl-C is the
+// editor's alone: a terminal sends it to all programs that run in it, and in many editors it is a
+// key like any other.
 func inEditor(ctx context.Context, cmd *cobra.Command, file string, text []byte) ([]byte, error) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
@@ -116,8 +131,17 @@ func inEditor(ctx context.Context, cmd *cobra.Command, file string, text []byte)
 	words := strings.Fields(cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi"))
 	editor := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
 	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
-	if err := editor.Run(); err != nil {
-		return nil, fmt.Errorf("run the editor %s: %w", words[0], err)
+	// One that is killed leaves the terminal as it has set it.
+	editor.Cancel = func() error { return editor.Process.Signal(syscall.SIGTERM) }
+	editor.WaitDelay = editorGrace
+	passed := make(chan os.Signal, 1)
+	signal.Ignore(os.Interrupt) // takes it from whoever else waits for it
+	signal.Notify(passed, os.Interrupt)
+	err := editor.Run()
+	signal.Stop(passed)
+	if err != nil {
+		err = fmt.Errorf("run the editor %s: %w", words[0], err)
 	}
-	return os.ReadFile(file)
+	edited, readErr := os.ReadFile(file)
+	return edited, cmp.Or(err, readErr)
 }
