@@ -40,6 +40,7 @@ func (s mediaFiles) changeFile(
 ) (file *topologyv1.MediaFile, revision int64, relabelled bool, err error) {
 	now := timestamppb.New(s.now())
 	var written storedFile
+	puts := false
 	result, err := s.commit(ctx, req, c.from, func(state *store.State) (*store.Edit, error) {
 		relabelled = false
 		record, ok, err := s.fileOf(ctx, state, c.from)
@@ -75,7 +76,7 @@ func (s mediaFiles) changeFile(
 		if c.move {
 			edit.Deletes = []topology.Key{c.from}
 		}
-		if there.Message == nil || !proto.Equal(next, there.Message) {
+		if puts = there.Message == nil || !proto.Equal(next, there.Message); puts {
 			next.UpdateTime = now
 			relabelled = there.Message.GetSha256() == next.GetSha256()
 			edit.Puts = []store.Put{{Key: c.to, Message: next}}
@@ -90,7 +91,7 @@ func (s mediaFiles) changeFile(
 		if written, err = s.uploadedBefore(ctx, c.to, result); err != nil {
 			return nil, 0, false, unread(err, result.Revision)
 		}
-	case !result.Noop && !req.GetValidateOnly():
+	case puts && !req.GetValidateOnly(): // else the file is as it was
 		written.CreateRevision, written.ModRevision = cmp.Or(written.CreateRevision, result.Revision), result.Revision
 	}
 	return present(c.to, written), result.Revision, relabelled, nil

@@ -582,6 +582,32 @@ func TestFilesChangeWithoutTheirBytes(t *testing.T) {
 	}
 }
 
+// A file that is moved onto an equal one is the one that was there: the etag in the reply is its
+// own.
+func TestTheEtagOfAFileThatIsMovedOntoAnEqualOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"account_id": "acme"}`)
+	for _, path := range []string{"a.jpg", "b.jpg"} {
+		if _, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{
+			Parent: "accounts/acme", Path: path,
+		}, strings.NewReader("bytes")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	media := adminv1.NewMediaServiceClient(r.conn)
+	moved, err := media.MoveMediaFile(t.Context(),
+		&adminv1.MoveMediaFileRequest{Name: "accounts/acme/mediaFiles/a.jpg", Path: "b.jpg"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := media.GetMediaFile(t.Context(),
+		&adminv1.GetMediaFileRequest{Name: "accounts/acme/mediaFiles/b.jpg"})
+	if err != nil || !proto.Equal(moved.GetMediaFile(), stored.GetMediaFile()) {
+		t.Errorf("answered with %v, stored is %v, %v", moved.GetMediaFile(), stored.GetMediaFile(), err)
+	}
+}
+
 // A copy counts against the limit of the library, and a moved file does not.
 func TestCopiesCountAgainstTheLimit(t *testing.T) {
 	t.Parallel()
