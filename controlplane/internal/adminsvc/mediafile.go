@@ -182,7 +182,7 @@ func (s mediaFiles) UploadMediaFile(stream adminv1.MediaService_UploadMediaFileS
 		return err
 	}
 	reader := &uploadReader{
-		stream: stream, limit: start.SizeBytes, spool: &s.spool,
+		stream: stream, account: key.Account, limit: start.SizeBytes, spool: &s.spool,
 		over: func(size int64) error { return s.checkSize(account, key, size) },
 	}
 	defer reader.done()
@@ -395,12 +395,13 @@ func checkContent(start *adminv1.UploadMediaFileRequest_Start, spooled *media.Sp
 
 // uploadReader reads the data of an upload. It ends one that sends more than it announced or may.
 type uploadReader struct {
-	stream adminv1.MediaService_UploadMediaFileServer
-	limit  *int64
-	spool  *spool
-	over   func(size int64) error
-	read   int64
-	rest   []byte
+	stream  adminv1.MediaService_UploadMediaFileServer
+	account string
+	limit   *int64
+	spool   *spool
+	over    func(size int64) error
+	read    int64
+	rest    []byte
 }
 
 func (r *uploadReader) Read(p []byte) (int, error) {
@@ -414,7 +415,7 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 		}
 		r.rest = m.GetData()
 		r.read += int64(len(r.rest))
-		if err := r.spool.take(int64(len(r.rest))); err != nil {
+		if err := r.spool.take(r.account, int64(len(r.rest))); err != nil {
 			return 0, err
 		}
 		if r.limit != nil && r.read > *r.limit {
@@ -432,7 +433,7 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 }
 
 // done gives back what the upload took of the spool.
-func (r *uploadReader) done() { r.spool.give(r.read) }
+func (r *uploadReader) done() { r.spool.give(r.account, r.read) }
 
 // uploadError classifies the error of an upload: the caller's mistake, its end, or a disk that
 // takes no more.

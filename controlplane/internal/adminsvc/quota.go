@@ -229,21 +229,43 @@ func (s *Service) roomFor(ctx context.Context, key topology.Key, size int64) (ro
 	return roomIn(ctx, state, key, size)
 }
 
-// spool counts the bytes of uploads under way.
+// spool counts the bytes of uploads under way. An account has a share of them: nothing ends an
+// upload that is slow.
 type spool struct {
 	limit int64
 	taken atomic.Int64
+
+	mu sync.Mutex
+	of map[string]int64 // by account; made by New
 }
 
+// shareOfSpool is how many of the largest files one account may have under way.
+const shareOfSpool = spoolFor - 1
+
 // take counts bytes in, which give gives back either way.
-func (s *spool) take(n int64) error {
-	if s.taken.Add(n) > s.limit {
-		return fail(kindTooManyRequests, "uploads under way take all of the %d bytes that there are for them: try again later", s.limit)
+func (s *spool) take(account string, n int64) error {
+	all := s.taken.Add(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of[account] += n
+	const later = "%s take all of the %d bytes that there are for them: try again later"
+	switch share := s.limit / spoolFor * shareOfSpool; {
+	case all > s.limit:
+		return fail(kindTooManyRequests, later, "uploads under way", s.limit)
+	case s.of[account] > share:
+		return fail(kindTooManyRequests, later, "uploads of "+topology.AccountName(account)+" under way", share)
 	}
 	return nil
 }
 
-func (s *spool) give(n int64) { s.taken.Add(-n) }
+func (s *spool) give(account string, n int64) {
+	s.taken.Add(-n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[account] -= n; s.of[account] == 0 {
+		delete(s.of, account)
+	}
+}
 
 // turns let the uploads to one account go on one after the other, from the look at its library's
 // limit to the record: of several that fit one by one and not together, none is placed for nothing.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
+	"github.com/edgewalk/edgewalk/internal/await"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -138,6 +139,48 @@ func TestUploadsAreBounded(t *testing.T) {
 	}
 	if n := r.service.spool.taken.Load(); n != 4*100 {
 		t.Errorf("%d bytes count, want %d", n, 4*100)
+	}
+}
+
+// Uploads that an account never ends leave room for a file of another account, of the largest size.
+func TestUploadsOfOneAccountLeaveRoomForOthers(t *testing.T) {
+	t.Parallel()
+	const largest = 100
+	r := newRig(t, rigOptions{upload: largest})
+	r.must(t, "CreateAccount", `{"accountId": "greedy"}`)
+	r.must(t, "CreateAccount", `{"accountId": "other"}`)
+	begin := func(path string, size int) {
+		t.Helper()
+		stream, err := adminv1.NewMediaServiceClient(r.conn).UploadMediaFile(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/greedy", Path: path}
+		for _, part := range []*adminv1.UploadMediaFileRequest{
+			{Part: &adminv1.UploadMediaFileRequest_Start_{Start: start}},
+			{Part: &adminv1.UploadMediaFileRequest_Data{Data: make([]byte, size)}},
+		} {
+			if err := stream.Send(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range 3 {
+		begin(fmt.Sprint("f", i), largest)
+	}
+	await.True(t, "they are under way", func() bool { return r.service.spool.taken.Load() == 3*largest })
+	upload := func(account string) error {
+		_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{
+			Parent: "accounts/" + account, Path: "a",
+		}, strings.NewReader(strings.Repeat("x", largest)))
+		return err
+	}
+	if err := upload("greedy"); status.Code(err) != codes.ResourceExhausted ||
+		!strings.Contains(err.Error(), "accounts/greedy") {
+		t.Errorf("one more is answered with %v", err)
+	}
+	if err := upload("other"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -133,7 +133,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s.purgeRate.perSecond, s.purgeRate.burst = purgesPerSecond, purgeBurst
 	s.checkRate.perSecond, s.checkRate.burst = checksASecond, checksAtOnce
-	s.spool.limit = spoolFor * s.maxUpload
+	s.spool.limit, s.spool.of = spoolFor*s.maxUpload, make(map[string]int64)
 	if s.now == nil {
 		s.now = time.Now
 	}
