@@ -22,6 +22,11 @@ const (
 	accountChecks = 16
 	// retryCheck is the time until a check is tried again that failed without a finding.
 	retryCheck = time.Minute
+	// farthest is longer than any time between two looks, so that what is due later was put off by
+	// a clock that was ahead. clockEvery is how often it is looked whether the clock was set back
+	// by more than that.
+	farthest   = 27 * time.Hour
+	clockEvery = time.Minute
 	// firstLook is about the time between that a domain is made and the first look at it.
 	firstLook = 100 * time.Millisecond
 )
@@ -63,14 +68,24 @@ func (s *Service) Lead(ctx context.Context, _ *store.Fence) error {
 		},
 		Facts: func(f store.DomainFacts) {
 			s.standings.facts(f)
-			l.with(func(q *due.Queue) { q.Facts(f, dueOf) })
+			l.with(func(q *due.Queue) {
+				q.Facts(f, func(f *storev1.DomainFacts) time.Time { return dueOf(f, s.now()) })
+			})
 		},
 		Ready: func() { l.with(func(*due.Queue) { l.ready = true }) },
 	})
 }
 
 // dueOf is when to look at a domain by what is known of it.
-func dueOf(f *storev1.DomainFacts) time.Time { return f.GetDue().AsTime() }
+func dueOf(f *storev1.DomainFacts, now time.Time) time.Time { return sooner(f.GetDue().AsTime(), now) }
+
+// sooner is when something is due, now where a clock that was ahead has put it off.
+func sooner(due, now time.Time) time.Time {
+	if due.After(now.Add(farthest)) {
+		return now
+	}
+	return due
+}
 
 type leader struct {
 	service *Service
@@ -79,6 +94,7 @@ type leader struct {
 	mu      sync.Mutex
 	queue   *due.Queue
 	ready   bool           // all domains have been delivered
+	clock   time.Time      // when take was called last
 	waiting *due.FairQueue // are due, and wait for their check
 }
 
@@ -97,8 +113,16 @@ func (l *leader) take(now time.Time) (e *due.Entry, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.ready {
-		return nil, now.Add(time.Hour)
+		return nil, now.Add(clockEvery)
 	}
+	now = now.Round(0) // the clock of the wall, which may be set
+	if now.Before(l.clock.Add(-clockEvery)) {
+		l.queue.Each(func(e *due.Entry) {
+			e.Due = sooner(e.Due, now)
+			l.queue.Put(e)
+		})
+	}
+	l.clock = now
 	for e = l.queue.First(); e != nil && !e.Due.After(now); e = l.queue.First() {
 		e.Busy = true
 		l.queue.Put(e)
@@ -113,10 +137,11 @@ func (l *leader) take(now time.Time) (e *due.Entry, until time.Time) {
 		e.Busy = false
 		l.queue.Put(e)
 	}
-	if first := l.queue.First(); first != nil {
-		return nil, first.Due
+	until = now.Add(clockEvery)
+	if first := l.queue.First(); first != nil && first.Due.Before(until) {
+		until = first.Due
 	}
-	return nil, now.Add(time.Hour)
+	return nil, until
 }
 
 func (l *leader) dispatch(ctx context.Context) {

@@ -478,6 +478,50 @@ func TestTheLeaderChecks(t *testing.T) {
 	}
 }
 
+// A clock that was far ahead for a moment puts no look off: who looked by it then looks again once
+// the clock is right, at once, also where another control plane leads by then.
+func TestAClockThatWasAheadPutsNoLookOff(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	d.now = time.Now()
+	lead := func() (stop func()) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var done sync.WaitGroup
+		service := d.service(t, d.store)
+		done.Go(func() { _ = d.store.Lead(ctx, domaincheck.Matter, "cp", service.Lead) })
+		return sync.OnceFunc(func() {
+			cancel()
+			done.Wait()
+		})
+	}
+	for name, again := range map[string]bool{"stays.example.com": false, "another.example.com": true} {
+		stop := lead()
+		t.Cleanup(func() { stop() })
+		if err := d.claim(t, "acme", name); err != nil {
+			t.Fatal(err)
+		}
+		const year = 365 * 24 * time.Hour
+		d.pass(year)
+		lookedBy := func() time.Time {
+			facts, err := d.store.Facts(t.Context(), domainKey("acme", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return facts.Facts.GetOwnership().GetLastCheck().AsTime()
+		}
+		soon := d.clock().Add(-year / 2)
+		d.eventually(t, name+" is looked at by the wrong clock", func() bool { return lookedBy().After(soon) })
+		d.pass(-year)
+		if again {
+			stop()
+			stop = lead()
+		}
+		d.Set("example.com", "", strings.TrimSuffix(name, ".example.com")+" CNAME "+d.token(t, "acme")+".edge.example")
+		d.eventually(t, name+" is served", func() bool { return d.tell(t, "acme", name) == "ACTIVE VERIFIED HERE" })
+		stop()
+	}
+}
+
 // eventually waits for a condition, and lets time pass.
 func (d *deployment) eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
