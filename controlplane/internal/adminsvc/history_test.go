@@ -2,6 +2,7 @@ package adminsvc
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,56 @@ func TestRollback(t *testing.T) {
 	r.refused(t, codes.NotFound, "Rollback", `{"parent": "accounts/nobody", "revision": "1"}`)
 	r.refused(t, codes.NotFound, "DiffRevisions", `{"parent": "accounts/nobody", "from": "1"}`)
 	r.refused(t, codes.NotFound, "ListSteps", `{"parent": "accounts/nobody"}`)
+}
+
+// The history and the audit of an account that is changed much at a time come in pages that every
+// client takes, and nothing is left out between them.
+func TestAHistoryOfLargeSteps(t *testing.T) {
+	t.Parallel()
+	const steps, resources = 40, 1000
+	r := newRig(t, rigOptions{})
+	account := "a" + strings.Repeat("c", 62)
+	for n := range steps {
+		var b strings.Builder
+		for i := range resources {
+			fmt.Fprintf(&b, `{"id": "%063d", "displayName": "%d%s", "web": {"baseUrl": "http://a.example"}},`, i, n,
+				strings.Repeat("x", 90))
+		}
+		do[*adminv1.ApplyManifestResponse](t, r, "ApplyManifest", fmt.Sprintf(
+			`{"manifest": {"account": {"id": %q}, "origins": [%s]}}`, account, strings.TrimSuffix(b.String(), ",")))
+	}
+	for method, page := range map[string]func(proto.Message) (revisions []int64, next string){
+		"ListSteps": func(m proto.Message) (revisions []int64, next string) {
+			for _, step := range m.(*adminv1.ListStepsResponse).GetSteps() {
+				revisions = append(revisions, step.GetRevision())
+			}
+			return revisions, m.(*adminv1.ListStepsResponse).GetNextPageToken()
+		},
+		"ListEvents": func(m proto.Message) (revisions []int64, next string) {
+			for _, event := range m.(*adminv1.ListEventsResponse).GetEvents() {
+				revisions = append(revisions, event.GetRevision())
+			}
+			return revisions, m.(*adminv1.ListEventsResponse).GetNextPageToken()
+		},
+	} {
+		var all []int64
+		for token, pages := "", 0; pages == 0 || token != ""; pages++ {
+			m, err := r.call(t.Context(), method,
+				fmt.Sprintf(`{"parent": "accounts/%s", "pageSize": 1000, "pageToken": %q}`, account, token))
+			if err != nil {
+				t.Fatal(method, err)
+			}
+			if size := proto.Size(m); size > 3<<20 {
+				t.Errorf("%s: a page has %d bytes", method, size)
+			}
+			var revisions []int64
+			revisions, token = page(m)
+			all = append(all, revisions...)
+		}
+		if len(all) != steps || !slices.IsSortedFunc(all, func(a, b int64) int { return int(b - a) }) {
+			t.Errorf("%s lists %d, want %d: %v", method, len(all), steps, all)
+		}
+	}
 }
 
 // A rollback is a write as any other: what was once right is checked again.

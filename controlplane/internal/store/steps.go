@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -300,25 +301,28 @@ func (s *Store) readNumbered(
 }
 
 // Steps reads steps that changed an account, the newest first: those with a lower number than
-// below, or the newest if that is 0. next is the number to go on below, 0 at the end.
+// below, or the newest if that is 0. It returns limit of them at most, and fewer where they are
+// large. next is the number to go on below, 0 at the end.
 func (s *Store) Steps(
 	ctx context.Context, account string, below int64, limit int,
 ) (steps []*adminv1.Step, next, revision int64, err error) {
-	read, more, revision, err := s.readSteps(ctx, account, below, limit, 0)
-	if err != nil {
-		return nil, 0, 0, err
-	}
-	for _, step := range read {
-		steps = append(steps, &adminv1.Step{
-			Revision: step.revision, Time: step.GetTime(), Who: step.GetWho(), Method: step.GetMethod(),
-			RequestId: step.GetRequestId(), Changes: changesOf(step.GetTouched()), Reversible: step.Before != nil,
-		})
-		next = step.n
-	}
-	if !more {
-		next = 0
-	}
-	return steps, next, revision, nil
+	next, err = inParts(below, limit, func(below int64, limit int) (*numberedPart, error) {
+		read, more, at, err := s.readSteps(ctx, account, below, limit, 0)
+		if err != nil {
+			return nil, err
+		}
+		revision = cmp.Or(revision, at)
+		part := &numberedPart{more: more}
+		for _, step := range read {
+			part.numbers = append(part.numbers, step.n)
+			part.items = append(part.items, &adminv1.Step{
+				Revision: step.revision, Time: step.GetTime(), Who: step.GetWho(), Method: step.GetMethod(),
+				RequestId: step.GetRequestId(), Changes: changesOf(step.GetTouched()), Reversible: step.Before != nil,
+			})
+		}
+		return part, nil
+	}, func(step proto.Message) { steps = append(steps, step.(*adminv1.Step)) })
+	return steps, next, revision, err
 }
 
 // Events reads events of an account, as Steps reads steps.
@@ -326,25 +330,61 @@ func (s *Store) Events(
 	ctx context.Context, account string, below int64, limit int,
 ) (events []*adminv1.AuditEvent, next int64, err error) {
 	folder := s.keys.audits(account)
-	resp, err := s.readNumbered(ctx, folder, below, limit, 0)
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the audit of account %q: %w", account, err)
-	}
-	for _, kv := range resp.Kvs {
-		event := new(adminv1.AuditEvent)
-		if next, err = numberOf(folder, kv.Key); err == nil {
-			err = proto.Unmarshal(kv.Value, event)
-		}
+	next, err = inParts(below, limit, func(below int64, limit int) (*numberedPart, error) {
+		resp, err := s.readNumbered(ctx, folder, below, limit, 0)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%w: %q: %w", ErrBroken, kv.Key, err)
+			return nil, fmt.Errorf("read the audit of account %q: %w", account, err)
 		}
-		event.Revision = kv.ModRevision
-		events = append(events, event)
+		part := &numberedPart{more: resp.More}
+		for _, kv := range resp.Kvs {
+			event := new(adminv1.AuditEvent)
+			n, err := numberOf(folder, kv.Key)
+			if err == nil {
+				err = proto.Unmarshal(kv.Value, event)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%w: %q: %w", ErrBroken, kv.Key, err)
+			}
+			event.Revision = kv.ModRevision
+			part.numbers, part.items = append(part.numbers, n), append(part.items, event)
+		}
+		return part, nil
+	}, func(event proto.Message) { events = append(events, event.(*adminv1.AuditEvent)) })
+	return events, next, err
+}
+
+// numberedPart is what one read returns of what is numbered, and whether there is more.
+type numberedPart struct {
+	numbers []int64
+	items   []proto.Message
+	more    bool
+}
+
+// maxPageBytes ends a page early. gRPC clients take messages of 4 MiB by default.
+const maxPageBytes = 2 << 20
+
+// inParts reads a page of what is numbered, a few at once: a single one may have hundreds of
+// kilobytes. next is the number to go on below, 0 at the end.
+func inParts(
+	below int64, limit int, read func(below int64, limit int) (*numberedPart, error), take func(proto.Message),
+) (next int64, err error) {
+	for n, size := 0, 0; ; {
+		part, err := read(below, min(limit-n, stepsAtOnce))
+		if err != nil {
+			return 0, err
+		}
+		for i, item := range part.items {
+			take(item)
+			n++
+			below, size = part.numbers[i], size+proto.Size(item)
+			if last := i+1 == len(part.items); (n == limit || size >= maxPageBytes) && (part.more || !last) {
+				return below, nil
+			}
+		}
+		if !part.more {
+			return 0, nil
+		}
 	}
-	if !resp.More {
-		next = 0
-	}
-	return events, next, nil
 }
 
 // HistoryError says that an account's history does not go back to a revision, or not yet on to it.
