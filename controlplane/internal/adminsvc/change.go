@@ -21,6 +21,8 @@ type changeList struct {
 	listed  map[topology.Key]bool
 	// secret is what stands for a secret. Nil: secretChanged.
 	secret func(value string) string
+	// room is how many bytes of changes differing lists. 0: any number.
+	room int
 }
 
 // of stands for a secret.
@@ -97,14 +99,16 @@ func asEntry[M proto.Message](stored M) M {
 // differing describes what a draft changes, up to a number of resources, and returns how many more
 // there are.
 func (l *changeList) differing(d *draft, most int) (more int) {
+	size := 0
 	add := func(ids []string, differs func(id string) bool, tell func(id string)) {
 		for _, id := range ids {
 			switch {
 			case !differs(id):
-			case len(l.changes) == most:
+			case len(l.changes) == most, l.room > 0 && size >= l.room:
 				more++
 			default:
 				tell(id)
+				size += proto.Size(l.changes[len(l.changes)-1])
 			}
 		}
 	}

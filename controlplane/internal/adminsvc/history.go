@@ -77,9 +77,9 @@ func (s histories) DiffRevisions(
 		return nil, err
 	}
 	d.changeTo(to)
-	list := &changeList{listed: make(map[topology.Key]bool)}
-	list.differing(d, store.MaxResources*10)
-	return &adminv1.DiffRevisionsResponse{Changes: list.changes, Revision: revision}, nil
+	list := &changeList{listed: make(map[topology.Key]bool), room: maxPageBytes}
+	more := list.differing(d, store.MaxResources*10)
+	return &adminv1.DiffRevisionsResponse{Changes: list.changes, MoreChanges: int32(more), Revision: revision}, nil
 }
 
 func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (*adminv1.RollbackResponse, error) {

@@ -149,6 +149,31 @@ func TestAHistoryOfLargeSteps(t *testing.T) {
 	}
 }
 
+// What differs is told as far as an answer has room for it, and how much more there is.
+func TestADiffOfALargeAccount(t *testing.T) {
+	t.Parallel()
+	const resources, steps = 700, 8
+	r := newRig(t, rigOptions{})
+	first := do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"account_id": "acme"}`).GetRevision()
+	for n := range steps {
+		var b strings.Builder
+		for i := range resources {
+			fmt.Fprintf(&b, `{"id": "o%d-%d", "web": {"baseUrl": "http://a.example/%s"}},`, n, i, strings.Repeat("x", 900))
+		}
+		do[*adminv1.ApplyManifestResponse](t, r, "ApplyManifest", fmt.Sprintf(
+			`{"manifest": {"account": {"id": "acme"}, "origins": [%s]}}`, strings.TrimSuffix(b.String(), ",")))
+	}
+	m, err := r.call(t.Context(), "DiffRevisions", fmt.Sprintf(`{"parent": "accounts/acme", "from": "%d"}`, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff := m.(*adminv1.DiffRevisionsResponse)
+	const endpoint = 1 // the default one takes the first origin
+	if n := len(diff.GetChanges()); n < 1000 || n+int(diff.GetMoreChanges()) != steps*resources+endpoint {
+		t.Errorf("%d are listed and %d more, want %d in all", n, diff.GetMoreChanges(), steps*resources+endpoint)
+	}
+}
+
 // A rollback is a write as any other: what was once right is checked again.
 func TestRollbackToWhatMayNotBe(t *testing.T) {
 	t.Parallel()

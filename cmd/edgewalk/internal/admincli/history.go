@@ -144,7 +144,14 @@ func (c *cli) diffCommand() *cobra.Command {
 					return err
 				}
 				return c.print(cmd.OutOrStdout(), response,
-					func() table { return differencesTable(response.GetChanges(), false) })
+					func() table {
+						t := differencesTable(response.GetChanges(), false)
+						if more := response.GetMoreChanges(); more > 0 {
+							t.rows = append(t.rows,
+								[]string{fmt.Sprintf("and %d more, which no answer has room for", more)})
+						}
+						return t
+					})
 			})
 		},
 	}

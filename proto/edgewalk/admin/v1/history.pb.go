@@ -324,7 +324,10 @@ type DiffRevisionsResponse struct {
 	// What became of each resource that differs. Of secrets it says only that they differ.
 	Changes []*ResourceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The revision that `to` means.
-	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How many more resources differ than are listed: a list ends where an answer would become too
+	// large.
+	MoreChanges   int32 `protobuf:"varint,3,opt,name=more_changes,json=moreChanges,proto3" json:"more_changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +372,13 @@ func (x *DiffRevisionsResponse) GetChanges() []*ResourceChange {
 func (x *DiffRevisionsResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *DiffRevisionsResponse) GetMoreChanges() int32 {
+	if x != nil {
+		return x.MoreChanges
 	}
 	return 0
 }
@@ -530,10 +540,11 @@ const file_edgewalk_admin_v1_history_proto_rawDesc = "" +
 	"\x14DiffRevisionsRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12\x1b\n" +
 	"\x04from\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\x04from\x12\x17\n" +
-	"\x02to\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x02to\"p\n" +
+	"\x02to\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x02to\"\x93\x01\n" +
 	"\x15DiffRevisionsResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xaa\x01\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12!\n" +
+	"\fmore_changes\x18\x03 \x01(\x05R\vmoreChanges\"\xaa\x01\n" +
 	"\x0fRollbackRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12#\n" +
 	"\brevision\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\brevision\x12#\n" +
