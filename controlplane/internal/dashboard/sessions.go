@@ -23,7 +23,8 @@ import (
 
 const (
 	sessionTTL = 12 * time.Hour
-	// maxSessions bounds what is kept; the session that began first ends for one more.
+	// maxSessions bounds what is kept. For one more, the session that began first ends, of those of
+	// the token that has most: whoever signs in again and again ends nobody else's.
 	maxSessions = 1000
 	// missesPerSecond bounds the questions to etcd about sessions that are not known here, which
 	// anybody can cause.
@@ -47,7 +48,9 @@ type session struct {
 type sessionRecord struct {
 	// Token is the token's text, sealed with a key that is made of the session's id: etcd alone
 	// does not tell it.
-	Token   []byte `json:"token"`
+	Token []byte `json:"token"`
+	// Of is a keyed hash of the token, the same for all of its sessions.
+	Of      string `json:"of,omitempty"`
 	Begun   int64  `json:"begun"`
 	Expires int64  `json:"expires"`
 }
@@ -113,7 +116,9 @@ func (s *sessions) begin(ctx context.Context, token string) (session, error) {
 	if err != nil {
 		return session{}, err
 	}
-	value, err := json.Marshal(sessionRecord{Token: sealed, Begun: now.Unix(), Expires: one.expires.Unix()})
+	value, err := json.Marshal(sessionRecord{
+		Token: sealed, Of: hex.EncodeToString(s.store.MAC("*", token)), Begun: now.Unix(), Expires: one.expires.Unix(),
+	})
 	if err != nil {
 		return session{}, err
 	}
@@ -130,13 +135,20 @@ func (s *sessions) begin(ctx context.Context, token string) (session, error) {
 	return one, nil
 }
 
-// makeRoom ends the session that began first where there are as many as there may be.
+// makeRoom ends a session where there are as many as there may be.
 func (s *sessions) makeRoom(ctx context.Context) error {
 	s.mu.Lock()
 	first, many := "", len(s.records) >= maxSessions
-	for key, r := range s.records {
-		if first == "" || r.Begun < s.records[first].Begun {
-			first = key
+	if many {
+		of := make(map[string]int)
+		for _, r := range s.records {
+			of[r.Of]++
+		}
+		for key, r := range s.records {
+			was := s.records[first]
+			if more := of[r.Of] - of[was.Of]; first == "" || more > 0 || more == 0 && r.Begun < was.Begun {
+				first = key
+			}
 		}
 	}
 	s.mu.Unlock()

@@ -111,3 +111,27 @@ func TestSessionsAreBounded(t *testing.T) {
 		t.Errorf("the first one: %v", err)
 	}
 }
+
+// Who signs in again and again with one token ends no session of another.
+func TestSessionsOfOneTokenEndNobodyElses(t *testing.T) {
+	t.Parallel()
+	var n int
+	begun := time.Now()
+	now := func() time.Time { return begun.Add(time.Duration(n) * time.Second) }
+	all := dashboard.NewSessions(storetest.New(t), now)
+	other, err := all.Begin(t.Context(), "another token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n = range dashboard.MaxSessions + 5 {
+		if _, err := all.Begin(t.Context(), "token"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if token, err := all.Token(t.Context(), other); err != nil || token != "another token" {
+		t.Errorf("the other one: %q, %v", token, err)
+	}
+	if count := all.Count(); count != dashboard.MaxSessions {
+		t.Errorf("%d are known, want %d", count, dashboard.MaxSessions)
+	}
+}
