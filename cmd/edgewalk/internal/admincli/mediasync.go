@@ -286,11 +286,19 @@ func (s *syncing) write(
 			fmt.Fprintln(s.cmd.ErrOrStderr(), "warning: "+warning)
 		}
 	}
+	var deleted []string
+	if err == nil {
+		var last int64
+		deleted, last, err = removeAll(ctx, s.conn, gone, true)
+		revision = max(revision, last)
+	}
 	if err != nil {
+		uploaded := len(slices.DeleteFunc(responses, func(r *adminv1.UploadMediaFileResponse) bool { return r == nil }))
+		fmt.Fprintf(s.cmd.ErrOrStderr(), "%d of %d files are uploaded, %d of %d deleted: sync again to go on\n", uploaded,
+			len(todo), len(deleted), len(gone))
 		return 0, err
 	}
-	deleted, err := removeAll(ctx, s.conn, gone, true)
-	return max(revision, deleted), err
+	return revision, nil
 }
 
 func (s *syncing) tell(r syncResult) error {
@@ -365,11 +373,12 @@ func mediaBelow(
 	return files, nil
 }
 
-// removeAll deletes files, several at once, and returns the revision of the last deletion. With
-// ignoreMissing those that are not there are none too few.
+// removeAll deletes files, several at once, and returns the names of those that it has deleted,
+// also where it fails, and the revision of the last deletion. With ignoreMissing those that are not
+// there are none too few.
 func removeAll(
-	ctx context.Context, conn *grpc.ClientConn, files []*topologyv1.MediaFile, ignoreMissing bool,
-) (revision int64, err error) {
+	ctx context.Context, conn grpc.ClientConnInterface, files []*topologyv1.MediaFile, ignoreMissing bool,
+) (deleted []string, revision int64, err error) {
 	revisions := make([]int64, len(files))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
@@ -385,7 +394,12 @@ func removeAll(
 		})
 	}
 	err = group.Wait()
-	return slices.Max(append(revisions, 0)), err
+	for i, f := range files {
+		if revisions[i] > 0 {
+			deleted = append(deleted, f.GetName())
+		}
+	}
+	return deleted, slices.Max(append(revisions, 0)), err
 }
 
 func (c *cli) copyCommand(move bool) *cobra.Command {
@@ -542,31 +556,22 @@ func (c *cli) removeCommand() *cobra.Command {
 // removeTold removes files and prints each: one by one when they are named, several at once when
 // they are many.
 func (c *cli) removeTold(
-	ctx context.Context, cmd *cobra.Command, conn *grpc.ClientConn, files []*topologyv1.MediaFile,
+	ctx context.Context, cmd *cobra.Command, conn grpc.ClientConnInterface, files []*topologyv1.MediaFile,
 	ignoreMissing, many bool,
 ) (revision int64, err error) {
-	deleted := []string{}
+	deleted, at := []string{}, 1
 	if many {
-		if revision, err = removeAll(ctx, conn, files, true); err != nil {
-			return 0, err
-		}
-		for _, f := range files {
-			deleted = append(deleted, f.GetName())
-		}
-		files = nil
+		at, ignoreMissing = max(1, len(files)), true
 	}
-	for _, f := range files {
-		one, err := removeAll(ctx, conn, []*topologyv1.MediaFile{f}, ignoreMissing)
+	for part := range slices.Chunk(files, at) {
+		gone, last, err := removeAll(ctx, conn, part, ignoreMissing)
+		deleted, revision = append(deleted, gone...), max(revision, last)
 		if err != nil {
 			for _, name := range deleted {
 				fmt.Fprintln(c.notes(cmd), name+" deleted")
 			}
 			return 0, err
 		}
-		if one > 0 {
-			deleted = append(deleted, f.GetName())
-		}
-		revision = max(revision, one)
 	}
 	if !c.forPeople() {
 		return revision,

@@ -1,10 +1,21 @@
 package admincli
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // What is behind links counts as being here, be it the folder itself or something in it: a sync
@@ -51,5 +62,50 @@ func TestTransfersFollowLinks(t *testing.T) {
 	}
 	if all, err := transfers([]string{filepath.Join(dir, "current")}, "/shop/", true); err == nil {
 		t.Errorf("with a link that leads nowhere: %v", all)
+	}
+}
+
+// deletions answers the calls that delete files.
+type deletions func(name string) (revision int64, err error)
+
+func (d deletions) Invoke(_ context.Context, _ string, req, reply any, _ ...grpc.CallOption) (err error) {
+	reply.(*adminv1.DeleteMediaFileResponse).Revision, err = d(req.(*adminv1.DeleteMediaFileRequest).GetName())
+	return err
+}
+
+func (deletions) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	panic("a deletion has no streams")
+}
+
+// Who removes many files is told which are gone, also where that ends before all are, and of none
+// that somebody else has removed.
+func TestRemoveTellsWhatIsGone(t *testing.T) {
+	t.Parallel()
+	conn := deletions(func(name string) (int64, error) {
+		switch name {
+		case "missing":
+			return 0, status.Error(codes.NotFound, "it does not exist")
+		case "broken":
+			return 0, status.Error(codes.PermissionDenied, "the token was revoked")
+		}
+		return 7, nil
+	})
+	for last, fails := range map[string]bool{"c": false, "broken": true} {
+		var out bytes.Buffer
+		cmd := new(cobra.Command)
+		cmd.SetOut(&out)
+		var files []*topologyv1.MediaFile
+		for _, name := range []string{"a", "missing", "b", last} {
+			files = append(files, &topologyv1.MediaFile{Name: name})
+		}
+		_, err := (&cli{output: "table"}).removeTold(t.Context(), cmd, conn, files, false, true)
+		if (err != nil) != fails {
+			t.Errorf("with %s: %v", last, err)
+		}
+		text := out.String()
+		if !strings.Contains(text, "a deleted\n") || !strings.Contains(text, "b deleted\n") ||
+			strings.Contains(text, "missing") || strings.Contains(text, "broken") {
+			t.Errorf("with %s: %q", last, text)
+		}
 	}
 }
