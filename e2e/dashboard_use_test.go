@@ -187,6 +187,12 @@ func endpointByKeyboard(t *testing.T, s *shop) {
 // find waits for an element, without script.
 func (w *tab) find(t *testing.T, selector string) (id cdp.NodeID) {
 	t.Helper()
+	defer func() {
+		if id == 0 { // the test is over
+			text, err := chromedp.Run(w.ctx, chromedp.Evaluate[string]("location + ' ' + document.body.innerText"))
+			t.Logf("the page is %s %v", text, err)
+		}
+	}()
 	eventually(t, soon, "the page has "+selector, func() bool {
 		document, err := chromedp.Call(w.ctx, dom.GetDocument, dom.GetDocumentParams{})
 		if err != nil {
