@@ -31,6 +31,7 @@ export function start(form) {
       for (const entry of entries) await walk(entry, form.dataset.folder, found);
       add(found);
     });
+    form.classList.add("ready"); // From now on it says that files can be dropped.
   }
 
   function add(files) {
