@@ -272,6 +272,9 @@ func TestDirectoriesChange(t *testing.T) {
 		answer = text
 	}
 	base := strings.TrimSuffix(r.ca.Directory, "/dir")
+	// Package acmez keeps directories by URL for the life of the process, and the authority of
+	// another test may get this one's port.
+	r.ca.Directory += "?changes"
 	without := fmt.Sprintf(`{"newNonce": "%[1]s/nonce-plz", "newAccount": "%[1]s/sign-me-up",
 		"newOrder": "%[1]s/order-plz", "keyChange": "%[1]s/none", "revokeCert": "%[1]s/none"}`, base)
 	say(without)
