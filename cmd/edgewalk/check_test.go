@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,24 +16,8 @@ func TestCheckTriesTheControlPlane(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
-	const any = "127.0.0.1:0"
 	data := filepath.Join(dir, "data")
-	c, err := controlplane.New(t.Context(), controlplane.Config{
-		DataDir: data, AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any,
-		Logger: newLogger(t.Output(), logOptions{}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	c := runControlPlane(t, controlplane.Config{DataDir: data})
 	<-c.Loaded()
 	first, err := os.ReadFile(filepath.Join(data, "root-token"))
 	if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,22 +26,8 @@ func TestConnectionsThatAreRefusedSayWhatIsMissing(t *testing.T) {
 	if err := os.WriteFile(tokens, []byte("of-the-admin\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const any = "127.0.0.1:0"
-	c, err := controlplane.New(t.Context(), controlplane.Config{
-		DataDir: filepath.Join(dir, "data"), AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any,
-		TLSCert: cert, TLSKey: key, ClientCA: cert, AdminTokenFile: tokens, Logger: newLogger(t.Output(), logOptions{}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+	c := runControlPlane(t, controlplane.Config{
+		DataDir: filepath.Join(dir, "data"), TLSCert: cert, TLSKey: key, ClientCA: cert, AdminTokenFile: tokens,
 	})
 	t.Setenv("EDGEWALK_SERVER", c.Addresses().Admin)
 	known, shown := " --ca "+cert, " --cert "+cert+" --key "+key

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,23 +15,7 @@ func TestTokensOfPeople(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
 	t.Setenv("HOME", dir)
-	const any = "127.0.0.1:0"
-	c, err := controlplane.New(t.Context(), controlplane.Config{
-		DataDir: filepath.Join(dir, "data"), AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any,
-		Logger: newLogger(t.Output(), logOptions{}),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	c := runControlPlane(t, controlplane.Config{DataDir: filepath.Join(dir, "data")})
 	<-c.Loaded()
 	server := " --server " + c.Addresses().Admin
 	var all strings.Builder

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
@@ -233,10 +232,10 @@ func (s *Service) roomFor(ctx context.Context, key topology.Key, size int64) (ro
 // upload that is slow.
 type spool struct {
 	limit int64
-	taken atomic.Int64
 
-	mu sync.Mutex
-	of map[string]int64 // by account; made by New
+	mu    sync.Mutex
+	taken int64
+	of    map[string]int64 // of taken, by account; made by New
 }
 
 // shareOfSpool is how many of the largest files one account may have under way.
@@ -244,13 +243,13 @@ const shareOfSpool = spoolFor - 1
 
 // take counts bytes in, which give gives back either way.
 func (s *spool) take(account string, n int64) error {
-	all := s.taken.Add(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.taken += n
 	s.of[account] += n
 	const later = "%s take all of the %d bytes that there are for them: try again later"
 	switch share := s.limit / spoolFor * shareOfSpool; {
-	case all > s.limit:
+	case s.taken > s.limit:
 		return fail(kindTooManyRequests, later, "uploads under way", s.limit)
 	case s.of[account] > share:
 		return fail(kindTooManyRequests, later, "uploads of "+topology.AccountName(account)+" under way", share)
@@ -259,9 +258,9 @@ func (s *spool) take(account string, n int64) error {
 }
 
 func (s *spool) give(account string, n int64) {
-	s.taken.Add(-n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.taken -= n
 	if s.of[account] -= n; s.of[account] == 0 {
 		delete(s.of, account)
 	}

@@ -128,16 +128,16 @@ func TestUploadsAreBounded(t *testing.T) {
 			t.Errorf("%v: %s", step, got)
 		}
 	}
-	if n := r.service.spool.taken.Load(); n != 0 {
+	if n := r.spooled(0); n != 0 {
 		t.Errorf("%d bytes of uploads that ended still count", n)
 	}
 	// What is on its way takes a bounded part of the disk, however many send it.
-	r.service.spool.taken.Store(4 * 100)
+	r.spooled(4 * 100)
 	start := &adminv1.UploadMediaFileRequest_Start{Parent: "accounts/free", Path: "c"}
 	if _, err := r.upload(t.Context(), start, strings.NewReader("x")); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("with a full spool: %v", err)
 	}
-	if n := r.service.spool.taken.Load(); n != 4*100 {
+	if n := r.spooled(0); n != 4*100 {
 		t.Errorf("%d bytes count, want %d", n, 4*100)
 	}
 }
@@ -168,7 +168,7 @@ func TestUploadsOfOneAccountLeaveRoomForOthers(t *testing.T) {
 	for i := range 3 {
 		begin(fmt.Sprint("f", i), largest)
 	}
-	await.True(t, "they are under way", func() bool { return r.service.spool.taken.Load() == 3*largest })
+	await.True(t, "they are under way", func() bool { return r.spooled(0) == 3*largest })
 	upload := func(account string) error {
 		_, err := r.upload(t.Context(), &adminv1.UploadMediaFileRequest_Start{
 			Parent: "accounts/" + account, Path: "a",
@@ -282,4 +282,13 @@ func TestTokensAreAQuota(t *testing.T) {
 		t.Errorf("one token too many: %s", text)
 	}
 	do[*adminv1.RevokeTokenResponse](t, r, "RevokeToken", `{"name": "tokens/aaaaaaaaaa"}`)
+}
+
+// spooled adds bytes to those of uploads under way, and returns how many these are.
+func (r *rig) spooled(more int64) int64 {
+	s := &r.service.spool
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken += more
+	return s.taken
 }

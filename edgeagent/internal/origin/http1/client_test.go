@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -33,6 +34,33 @@ func newTestClient(t testing.TB) *Client {
 func call(o *faultorigin.Origin) *Call {
 	return &Call{Key: Key{Host: o.Host()}, Dial: func(ctx context.Context) (net.Conn, error) {
 		return socket.Dial(ctx, o.Host())
+	}}
+}
+
+// callTo makes a server of its own and returns a call to it. Each connection is handle's, which
+// reads it by r, until handle returns.
+func callTo(t testing.TB, handle func(conn net.Conn, r *bufio.Reader)) *Call {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				handle(conn, bufio.NewReader(conn))
+			}()
+		}
+	}()
+	host := l.Addr().String()
+	return &Call{Key: Key{Host: host}, Dial: func(ctx context.Context) (net.Conn, error) {
+		return socket.Dial(ctx, host)
 	}}
 }
 

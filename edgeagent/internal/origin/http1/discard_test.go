@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 	"github.com/edgewalk/edgewalk/internal/await"
 )
 
@@ -43,36 +42,21 @@ func TestDiscard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
 			discarded, conns := make(chan struct{}), make(chan net.Conn, 2)
-			go func() {
+			call := callTo(t, func(conn net.Conn, r *bufio.Reader) {
+				conns <- conn
 				for {
-					conn, err := l.Accept()
-					if err != nil {
+					if _, err := http.ReadRequest(r); err != nil {
 						return
 					}
-					conns <- conn
-					r := bufio.NewReader(conn)
-					for {
-						if _, err := http.ReadRequest(r); err != nil {
-							break
-						}
-						io.WriteString(conn, "HTTP/1.1 404 Not Found\r\n"+test.now)
-						<-discarded
-						io.WriteString(conn, test.later)
-					}
-					conn.Close()
+					io.WriteString(conn, "HTTP/1.1 404 Not Found\r\n"+test.now)
+					<-discarded
+					io.WriteString(conn, test.later)
 				}
-			}()
+			})
 			c := newTestClient(t)
-			key := Key{Host: l.Addr().String()}
 			ctx, cancel := context.WithCancel(t.Context())
-			resp, err := c.Do(ctx, request(t, "GET", "http://"+key.Host+"/a", ""), &Call{Key: key,
-				Dial: func(ctx context.Context) (net.Conn, error) { return socket.Dial(ctx, key.Host) }})
+			resp, err := c.Do(ctx, request(t, "GET", "http://"+call.Key.Host+"/a", ""), call)
 			if err != nil {
 				t.Fatal(err)
 			}

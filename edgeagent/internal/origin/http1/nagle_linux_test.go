@@ -2,14 +2,11 @@ package http1
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
 	"testing"
 	"time"
-
-	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
 // A server that writes a head and a body apart, and leaves the algorithm of Nagle on, sends the
@@ -17,19 +14,8 @@ import (
 // kept.
 func TestServerThatWaitsForAcknowledgements(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
+	call := callTo(t, func(conn net.Conn, r *bufio.Reader) {
 		conn.(*net.TCPConn).SetNoDelay(false)
-		r := bufio.NewReader(conn)
 		for {
 			if _, err := http.ReadRequest(r); err != nil {
 				return
@@ -37,14 +23,12 @@ func TestServerThatWaitsForAcknowledgements(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
 			io.WriteString(conn, "JPEG")
 		}
-	}()
+	})
 	c := newTestClient(t)
-	key := Key{Host: l.Addr().String()}
 	least := time.Hour // of several, because the machine may be busy
 	for i := range 8 {
 		began := time.Now()
-		resp, err := c.Do(t.Context(), request(t, "GET", "http://"+key.Host+"/a", ""), &Call{Key: key,
-			Dial: func(ctx context.Context) (net.Conn, error) { return socket.Dial(ctx, key.Host) }})
+		resp, err := c.Do(t.Context(), request(t, "GET", "http://"+call.Key.Host+"/a", ""), call)
 		if err != nil {
 			t.Fatal(err)
 		}

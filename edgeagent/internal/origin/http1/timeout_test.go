@@ -2,13 +2,10 @@ package http1
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
 	"testing"
-
-	"github.com/edgewalk/edgewalk/edgeagent/internal/socket"
 )
 
 // A server may end a connection that was idle for long with 408 just when a request is on its way.
@@ -16,39 +13,22 @@ import (
 // a new connection it is one.
 func TestRequestMeetsTimeout(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	const timeout = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate"
-	go func() {
-		for {
-			conn, err := l.Accept()
+	call := callTo(t, func(conn net.Conn, r *bufio.Reader) {
+		for reply := "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJPEG"; ; reply = timeout {
+			req, err := http.ReadRequest(r)
 			if err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				r := bufio.NewReader(conn)
-				for reply := "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nJPEG"; ; reply = timeout {
-					req, err := http.ReadRequest(r)
-					if err != nil {
-						return
-					}
-					if req.URL.Path == "/slow" {
-						reply = timeout
-					}
-					io.WriteString(conn, reply)
-				}
-			}()
+			if req.URL.Path == "/slow" {
+				reply = timeout
+			}
+			io.WriteString(conn, reply)
 		}
-	}()
+	})
 	c := newTestClient(t)
-	key := Key{Host: l.Addr().String()}
 	for i, path := range []string{"/a", "/a", "/a", "/slow"} {
-		resp, err := c.Do(t.Context(), request(t, "GET", "http://"+key.Host+path, ""), &Call{Key: key,
-			Dial: func(ctx context.Context) (net.Conn, error) { return socket.Dial(ctx, key.Host) }})
+		resp, err := c.Do(t.Context(), request(t, "GET", "http://"+call.Key.Host+path, ""), call)
 		if err != nil {
 			t.Fatal(err)
 		}
