@@ -217,12 +217,12 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	x.call = http1.Call{
 		Key: to.key,
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			by.at.Store(nil) // an idle connection may have been closed by the server
+			by.setAddress(netip.Addr{}) // an idle connection may have been closed by the server
 			x.watch.phase(connect, errConnectTimeout)
 			return s.dialer.connect(ctx, to)
 		},
 		Connected: func(at netip.Addr) {
-			by.at.Store(&at)
+			by.setAddress(at)
 			x.watch.phase(firstByte, errFirstByteTimeout)
 		},
 		Sent:    func() { x.watch.phase(firstByte, errFirstByteTimeout) },

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/guard"
@@ -157,12 +156,12 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 
 // An attempt is one sending of a request.
 type attempt struct {
-	to     netip.Addr // the address to use; the zero value leaves the choice to the dialer
-	at     atomic.Pointer[netip.Addr]
+	to     netip.Addr         // the address to use; the zero value leaves the choice to the dialer
 	cancel context.CancelFunc // releases the attempt's own context, if it has one
 	health *health            // of the origin, once it is sent
 
 	mu  sync.Mutex
+	at  netip.Addr   // where it is connected to
 	bad []netip.Addr // the addresses that failed
 }
 
@@ -198,16 +197,26 @@ func (a *attempt) order(host string, found []netip.Addr, prefer netip.Addr) []ne
 
 // address returns the address that the attempt is connected to, the zero value before.
 func (a *attempt) address() netip.Addr {
-	if at := a.at.Load(); at != nil {
-		return *at
-	}
-	return netip.Addr{}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at
+}
+
+func (a *attempt) setAddress(at netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at = at
 }
 
 // connected records the address that the attempt is connected to.
 func (a *attempt) connected(to netip.Addr) {
-	if a != nil {
-		a.at.CompareAndSwap(nil, &to)
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.at.IsValid() {
+		a.at = to
 	}
 }
 

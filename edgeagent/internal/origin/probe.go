@@ -127,7 +127,7 @@ func (h *health) probe(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure 
 
 // startProbe starts a probe if one is due, and reports whether it did. done is closed when the
 // probe has ended.
-func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done chan struct{}, asked bool) {
+func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done <-chan struct{}, asked bool) {
 	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -139,9 +139,9 @@ func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *healt
 		h.breaker.ClearSuspicion() // nothing could confirm it
 		return nil, false
 	}
-	done = make(chan struct{})
+	ended := make(chan struct{})
 	if !c.prober.run(func(ctx context.Context) {
-		defer close(done)
+		defer close(ended)
 		connect, firstByte, _ := timeouts(o)
 		q.Deadline = time.Now().Add(connect + firstByte)
 		a, _ := c.try(ctx, k, o, &q, h)
@@ -154,7 +154,7 @@ func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *healt
 	}
 	h.moved(h.breaker.Opened(), guard.HalfOpen)
 	h.breaker.Begin(now)
-	return done, true
+	return ended, true
 }
 
 // awaitProbe starts the probe that is due, waits for its end, and reports whether it has ended.

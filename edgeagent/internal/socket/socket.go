@@ -22,6 +22,7 @@ type Conn struct {
 	*net.TCPConn
 	raw              syscall.RawConn
 	reading, writing transfer
+	peeking          peeking
 	heard            atomic.Uint32 // of the peer since the last Write: nothing, part or acknowledged
 }
 
@@ -41,6 +42,15 @@ type transfer struct {
 	call func(fd uintptr) (done bool)
 }
 
+// peeking is a Peek that is under way.
+type peeking struct {
+	mu   sync.Mutex
+	p    []byte
+	n    int
+	err  error
+	call func(fd uintptr)
+}
+
 // Dial connects to an address, such as "192.0.2.1:443".
 func Dial(ctx context.Context, address string) (*Conn, error) {
 	dialled, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -54,7 +64,7 @@ func Dial(ctx context.Context, address string) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{TCPConn: tcp, raw: raw}
-	c.reading.call, c.writing.call = c.read, c.writing.write
+	c.reading.call, c.writing.call, c.peeking.call = c.read, c.writing.write, c.peeking.peek
 	return c, nil
 }
 
@@ -83,12 +93,19 @@ func (c *Conn) Write(p []byte) (int, error) {
 // Peek reads what has come into p, and leaves it there for the next Read. It never waits: if
 // nothing has come it fails with [syscall.EAGAIN]. At the end of the stream n is 0.
 func (c *Conn) Peek(p []byte) (n int, err error) {
-	failed := c.raw.Control(func(fd uintptr) { n, err = peek(fd, p) })
-	if failed != nil {
-		return 0, failed
+	t := &c.peeking
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.p = p
+	err = c.raw.Control(t.call)
+	t.p = nil
+	if err != nil {
+		return 0, err
 	}
-	return n, err
+	return t.n, t.err
 }
+
+func (t *peeking) peek(fd uintptr) { t.n, t.err = peek(fd, t.p) }
 
 // run makes one call after the other, with waits between them.
 func (t *transfer) run(p []byte, loop func(func(uintptr) bool) error) (int, error) {

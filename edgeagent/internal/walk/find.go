@@ -77,7 +77,8 @@ func New(cfg Config) *Walker {
 // the body of its reply; a walk's own deadline ends when the head of the file arrives.
 func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 	deadline := time.Now().Add(r.Endpoint.WalkDeadline)
-	var answers answers
+	var room [4]*origin.Answer
+	answers := answers(room[:0])
 	res := &Result{}
 	till := w.now().Add(r.Endpoint.Cache.NegativeTTL)
 	ctx, span := w.traceWalk(ctx, r)
@@ -230,6 +231,11 @@ func (s *Stored) validators(r *Request, o *topology.Origin) Conditions {
 	return Conditions{IfModifiedSince: s.LastModified}
 }
 
+var notInLibrary = &origin.Answer{
+	Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind,
+	Detail: "the Media Library has no such file",
+}
+
 // ask asks one step.
 func (w *Walker) ask(
 	ctx context.Context, r *Request, o *topology.Origin, conditions Conditions, deadline time.Time,
@@ -238,12 +244,8 @@ func (w *Walker) ask(
 	if o == nil {
 		sha, ok := r.Account.Media.Lookup(r.Object)
 		if !r.ObjectOK || !ok {
-			a := &origin.Answer{
-				Outcome: origin.NotHere, Reason: origin.Unasked, Kind: origin.MediaKind,
-				Detail: "the Media Library has no such file",
-			}
-			w.noteStep(ctx, o, a)
-			return a
+			w.noteStep(ctx, o, notInLibrary)
+			return notInLibrary
 		}
 		ask.Library = sha
 	}

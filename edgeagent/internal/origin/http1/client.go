@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 
@@ -95,8 +94,9 @@ func (c *Client) Close() {
 	c.count = 0
 }
 
-// Do sends a request and returns its reply when the head has come. The caller must close the body.
-// A read of the body returns io.EOF only if the body is whole. ctx bounds the reads too.
+// Do sends a request and returns its reply, without the Status, when the head has come. The caller
+// must close the body. A read of the body returns io.EOF only if the body is whole. ctx bounds the
+// reads too.
 func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.Response, error) {
 	if err := check(req.Header); err != nil {
 		closeBody(req)
@@ -164,6 +164,12 @@ func freeReader(r *bufio.Reader) {
 	readers.Put(r)
 }
 
+// A reply is a response with the body that it may have.
+type reply struct {
+	response http.Response
+	body     body
+}
+
 // exchange sends a request over a connection and reads the head of its reply. begun reports whether
 // some of a reply has come, also with an error.
 func (c *Client) exchange(
@@ -188,12 +194,14 @@ func (c *Client) exchange(
 		freeReader(r)
 		return nil, begun, err
 	}
-	b := &body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last}
-	resp = &http.Response{
-		Status:     strconv.Itoa(h.status) + " " + http.StatusText(h.status),
-		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h.header, ContentLength: h.length, Close: h.last, Request: req,
+	reply := &reply{
+		response: http.Response{
+			StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: h.header, ContentLength: h.length, Close: h.last, Request: req,
+		},
+		body: body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last},
 	}
+	resp, b := &reply.response, &reply.body
 	switch {
 	case h.framing == noBody || h.framing == counted && h.length == 0:
 		resp.Body = http.NoBody

@@ -6,6 +6,7 @@ package kind
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -15,6 +16,28 @@ type Edge struct {
 	UserAgent string
 	// LoopID names the deployment in Via and CDN-Loop (RFC 8586).
 	LoopID func() string
+
+	names atomic.Pointer[Names] // the last ones
+}
+
+// Names are the values of fields in which an edge names itself. Requests share them.
+type Names struct {
+	UserAgent, Via, CDNLoop []string
+
+	id string
+}
+
+// Names returns the names of the edge.
+func (e *Edge) Names() *Names {
+	id := e.LoopID()
+	if known := e.names.Load(); known != nil && known.id == id {
+		return known
+	}
+	names := &Names{
+		UserAgent: []string{e.UserAgent}, Via: []string{"1.1 " + id}, CDNLoop: []string{id}, id: id,
+	}
+	e.names.Store(names)
+	return names
 }
 
 // Kind is what is particular to one kind of storage.

@@ -47,8 +47,8 @@ func build(e *kind.Edge, o *topology.Origin, a *kind.Ask) (*http.Request, error)
 // origin's own host gets what may be secret: the client's fields that the origin lists, and
 // request_headers.
 func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask, own bool) {
-	h := req.Header
-	h["User-Agent"] = []string{e.UserAgent}
+	h, names := req.Header, e.Names()
+	h["User-Agent"] = names.UserAgent
 	forward(h, a.Header, "Accept")
 	forward(h, a.Header, "Accept-Encoding")
 	if own {
@@ -61,9 +61,10 @@ func SetHeader(e *kind.Edge, req *http.Request, o *topology.Origin, a *kind.Ask,
 		}
 		kind.SetRequestHeaders(req, o)
 	}
-	id := e.LoopID()
-	h["Via"] = []string{"1.1 " + id}
-	h["Cdn-Loop"] = []string{strings.Join(slices.Concat(a.Header["Cdn-Loop"], []string{id}), ", ")}
+	h["Via"], h["Cdn-Loop"] = names.Via, names.CDNLoop
+	if before := a.Header["Cdn-Loop"]; len(before) > 0 {
+		h["Cdn-Loop"] = []string{strings.Join(slices.Concat(before, names.CDNLoop), ", ")}
+	}
 }
 
 // Forwarded returns the names, in canonical form, of the client's fields that o is sent because it
@@ -155,11 +156,14 @@ func asksFor(o *topology.Origin, a *kind.Ask) string {
 
 // TLSName returns the name for TLS that the origin sets, "" for the host of its URL.
 func TLSName(web *topologyv1.WebOrigin) string {
+	if name := web.GetTlsServerName(); name != "" || web.GetHostHeader() == "" {
+		return name
+	}
 	host := web.GetHostHeader()
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	return cmp.Or(web.GetTlsServerName(), strings.Trim(host, "[]"))
+	return strings.Trim(host, "[]")
 }
 
 // clearToTLS is the code of a 400 that says, in the words of the common servers, that the port
