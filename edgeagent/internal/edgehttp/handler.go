@@ -362,7 +362,7 @@ func (s *Server) own(x *exchange) *httpcache.Request {
 	asked, fields := x.asked, x.Fields
 	t := &asked.Target
 	own(t)
-	asked.Method, asked.Fields, asked.Leaving, asked.BeforeDisk = x.Method, &fields, x.Leaving(), nil
+	asked.Method, asked.Fields, asked.OnLeave, asked.BeforeDisk = x.Method, &fields, x.OnLeave, nil
 	// What a client of HTTP/2 has given up must not count among what it may ask for at once.
 	asked.Stays = x.Version < front.HTTP2
 	asked.Admit = func() bool { return s.admit(x) }

@@ -1,7 +1,6 @@
 package front
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -50,8 +49,8 @@ type conn struct {
 	mu      sync.Mutex
 	leave   func() // see onDrain
 	killed  bool
-	cancel  context.CancelFunc // of its requests
-	watched *h1                // set when the next sweep is to watch its client
+	client  *client // of its request, if that is watched
+	watched *h1     // set when the next sweep is to watch its client
 }
 
 func newConn(s *Server, socket net.Conn, config *tls.Config) *conn {
@@ -336,11 +335,11 @@ func (c *conn) drain() {
 // kill ends the connection and its requests at once.
 func (c *conn) kill() {
 	c.mu.Lock()
-	cancel := c.cancel
+	client := c.client
 	c.killed = true
 	c.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	if client != nil {
+		client.end()
 	}
 	c.hangUp()
 }

@@ -140,7 +140,7 @@ func TestCutAnywhere(t *testing.T) {
 			x.Reply(&Reply{Status: 200, File: file, Length: large})
 		case "/waits":
 			x.Own()
-			x.Leaving()
+			defer x.OnLeave(func() {})()
 			x.Context()
 			x.Reply(&Reply{Status: 200, Mem: make([]byte, 100)})
 		case "/stream":

@@ -80,7 +80,7 @@ type stream interface {
 	slow() // the handler may wait from here on
 	hasContent() bool
 	context() context.Context
-	leaving() context.Context
+	onLeave(f func()) (stop func() bool)
 	interim(status int, fields []byte) error
 	reply(r *Reply) (sent int64, err error)
 }
@@ -95,11 +95,12 @@ func (x *Exchange) HasContent() bool { return x.stream.hasContent() }
 // call Context.
 func (x *Exchange) Context() context.Context { return x.stream.context() }
 
-// Leaving returns a context that ends with Context, and also when the client of HTTP/1 has closed
-// its side of the connection. It may have nothing more to ask, which RFC 9112 9.6 allows, or be
-// gone: TCP does not show which until something is written. A client of HTTP/2 that leaves resets
-// its stream.
-func (x *Exchange) Leaving() context.Context { return x.stream.leaving() }
+// OnLeave calls f when Context ends, and also when the client of HTTP/1 has closed its side of the
+// connection. It may have nothing more to ask, which RFC 9112 9.6 allows, or be gone: TCP does not
+// show which until something is written. A client of HTTP/2 that leaves resets its stream. f must
+// not wait. The handler calls stop before it calls OnLeave again, and before it returns; stop
+// reports whether f is not called.
+func (x *Exchange) OnLeave(f func()) (stop func() bool) { return x.stream.onLeave(f) }
 
 // Interim sends an interim reply (RFC 9110 15.2) with a field list. A client of HTTP/1.0 knows none
 // and is sent none.

@@ -34,11 +34,50 @@ type h1 struct {
 	whole   bool // the reply was sent
 
 	// While the handler watches the client, the connection is read on.
-	ctx    context.Context
-	cancel context.CancelFunc // which leaves too
-	left   context.Context    // leave is called when the client closes its side
-	leave  context.CancelFunc
+	client *client
 	read   chan int // how much was read meanwhile; nil if it is not read
+}
+
+// A client is what a request knows of its client, while the handler watches that.
+type client struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	left    bool
+	onLeave func() // nil if nothing is to be called
+}
+
+func newClient() *client {
+	cl := new(client)
+	cl.ctx, cl.cancel = context.WithCancel(context.Background())
+	return cl
+}
+
+// leave records that the client has closed its side.
+func (cl *client) leave() {
+	cl.mu.Lock()
+	f := cl.onLeave
+	cl.left, cl.onLeave = true, nil
+	cl.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+// end records that the client cannot get the reply any more, or need not be watched.
+func (cl *client) end() {
+	cl.cancel()
+	cl.leave()
+}
+
+// stay takes back what onLeave has set.
+func (cl *client) stay() (stays bool) {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	stays = cl.onLeave != nil
+	cl.onLeave = nil
+	return stays
 }
 
 var (
@@ -265,36 +304,43 @@ func (h *h1) hasContent() bool { return h.head.content() }
 
 func (h *h1) context() context.Context {
 	h.watch()
-	return h.ctx
+	return h.client.ctx
 }
 
-func (h *h1) leaving() context.Context {
+func (h *h1) onLeave(f func()) (stop func() bool) {
 	h.watch()
-	return h.left
+	cl := h.client
+	cl.mu.Lock()
+	left := cl.left
+	if !left {
+		cl.onLeave = f
+	}
+	cl.mu.Unlock()
+	if left {
+		f()
+	}
+	return cl.stay
 }
 
 // watch makes the next sweep read the connection on, to find out when the client leaves; most
 // replies are sent before that. Bytes that the client sends meanwhile belong to its next request.
 // If there are some, or no room for any, it is no longer watched.
 func (h *h1) watch() {
-	if h.ctx != nil {
+	if h.client != nil {
 		return
 	}
 	h.slow()
 	c := h.c
-	ctx, cancel := context.WithCancel(context.Background())
-	left, leave := context.WithCancel(context.Background())
-	h.ctx, h.left, h.leave = ctx, left, leave
-	h.cancel = func() { cancel(); leave() }
+	h.client = newClient()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cancel = h.cancel
+	c.client = h.client
 	if c.killed {
-		h.cancel()
+		h.client.end()
 	}
 	switch {
 	case h.eof != nil:
-		h.leave()
+		h.client.leave()
 	case h.end < len(h.buf):
 		c.watched = h
 	}
@@ -307,9 +353,9 @@ func (h *h1) readOn() {
 		n, err := h.c.Read(h.buf[h.end:])
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			h.eof = err
-			h.leave()
+			h.client.leave()
 			if !closed(err) {
-				h.cancel()
+				h.client.end()
 			}
 		}
 		h.read <- n
@@ -318,18 +364,18 @@ func (h *h1) readOn() {
 
 // unwatch ends what watch began.
 func (h *h1) unwatch() {
-	if h.ctx == nil {
+	if h.client == nil {
 		return
 	}
 	c := h.c
 	c.mu.Lock()
-	c.cancel, c.watched = nil, nil
+	c.client, c.watched = nil, nil
 	c.mu.Unlock()
 	if h.read != nil {
 		c.wire.SetReadDeadline(past)
 		h.end += <-h.read
 		c.wire.SetReadDeadline(time.Time{})
 	}
-	h.cancel()
-	h.ctx, h.cancel, h.left, h.leave, h.read = nil, nil, nil, nil, nil
+	h.client.end()
+	h.client, h.read = nil, nil
 }

@@ -260,8 +260,11 @@ func TestH2ContextEnds(t *testing.T) {
 			began, ended := make(chan error), make(chan error, 1)
 			r := newRig(t, func(x *Exchange) {
 				ctx := x.Context()
+				left := make(chan struct{})
+				x.OnLeave(func() { close(left) })
 				began <- ctx.Err()
 				<-ctx.Done()
+				<-left
 				_, err := x.Reply(&Reply{Status: 200, Mem: []byte("too late")})
 				ended <- err
 			}, nil)

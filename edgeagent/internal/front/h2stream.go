@@ -169,7 +169,7 @@ func (st *h2stream) notify() {
 	}
 }
 
-func (st *h2stream) leaving() context.Context { return st.context() }
+func (st *h2stream) onLeave(f func()) (stop func() bool) { return context.AfterFunc(st.context(), f) }
 
 func (st *h2stream) context() context.Context {
 	st.slow()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +98,34 @@ func TestTLS(t *testing.T) {
 				if resumed := conn.ConnectionState().DidResume; resumed != (i == 1) {
 					t.Errorf("connection %d: resumed %v", i, resumed)
 				}
+			}
+		})
+	}
+}
+
+// A client that closes its side may be gone, or wait for its reply: the handler is told, as long as
+// it wants to be, and the client gets its reply.
+func TestOnLeave(t *testing.T) {
+	t.Parallel()
+	var late atomic.Bool
+	r := newRig(t, func(x *Exchange) {
+		stayed := x.OnLeave(func() { late.Store(true) })()
+		left := make(chan struct{}, 2)
+		stop := x.OnLeave(func() { left <- struct{}{} })
+		<-left
+		stopped := stop()
+		x.OnLeave(func() { left <- struct{}{} }) // which is at once
+		<-left
+		x.Reply(&Reply{Status: 200, Mem: fmt.Appendln(nil, stayed, stopped, x.Context().Err())})
+	}, nil)
+	for name, secure := range map[string]*tls.Config{"plain": nil, "TLS": overTLS()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := r.exchange(secure, whole); !strings.HasSuffix(got, "true false <nil>\n") {
+				t.Errorf("%q", got)
+			}
+			if late.Load() {
+				t.Error("a function was called that was stopped")
 			}
 		})
 	}

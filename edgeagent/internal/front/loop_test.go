@@ -99,7 +99,7 @@ func TestConnectionsGoToAndFro(t *testing.T) {
 		case "own":
 			x.Own()
 		case "leaving":
-			x.Leaving()
+			defer x.OnLeave(func() {})()
 			x.Context()
 		case "file":
 			x.Reply(&Reply{Status: 200, File: open, Length: int64(len(content))})

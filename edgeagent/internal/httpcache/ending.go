@@ -44,7 +44,7 @@ type ending struct {
 func endingOf(f *fill, res *walk.Result) ending {
 	e := ending{
 		definite: res.Kind == walk.NotFound, status: res.Status, retryAfter: res.RetryAfter, proxyError: res.ProxyError,
-		at: f.c.cfg.Now(), scope: *f.first.scope(), asof: f.first.Revision, version: f.first.walkVersion(),
+		at: f.c.cfg.Now(), scope: f.first.scope(), asof: f.first.Revision, version: f.first.walkVersion(),
 	}
 	if e.definite {
 		// A step may have given its answer some time ago, to another request. This request must not

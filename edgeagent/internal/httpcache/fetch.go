@@ -220,7 +220,7 @@ func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 		}
 	}
 	last, _, ok := f.c.endings.get(f.key, e.at)
-	if !ok || last.definite || last.asked != e.asked || !f.c.holds(f.first, &last) {
+	if !ok || last.definite || last.asked != e.asked || !f.c.holds(&f.first, &last) {
 		return failureTTL
 	}
 	return min(2*last.failure, maxFailureTTL)
@@ -270,7 +270,7 @@ func (f *fill) found(res *walk.Result) (rest func()) {
 	head := objects.Head{
 		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field),
 		RequestTime: asked, ResponseTime: came,
-		Length: resp.Length, Scope: *f.first.scope(), Asof: f.first.Revision,
+		Length: resp.Length, Scope: f.first.scope(), Asof: f.first.Revision,
 	}
 	head.Scope.Tags = tags
 	m := metaOf(res, fresh)
@@ -337,7 +337,7 @@ func (f *fill) holdsEarlier(step int) bool {
 	if !f.stored.ok {
 		return false
 	}
-	i := suppliedBy(f.first, f.stored.supplier)
+	i := suppliedBy(&f.first, f.stored.supplier)
 	return i >= 0 && i < step
 }
 

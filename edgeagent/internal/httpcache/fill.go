@@ -31,11 +31,11 @@ type fill struct {
 	c      *Cache
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	// release gives its place back.
-	release func()
+	places places
 
 	key     objects.Key
-	first   *query    // the request it was started for, as it was then
+	first   query     // the request it was started for, as it was then
+	asked   Request   // of first
 	stored  candidate // what is being revalidated, if ok
 	forward rfc9111.Forward
 	vary    []string // selecting names known at the start
@@ -207,44 +207,47 @@ type accountClient struct {
 	client  netip.Addr
 }
 
-// place takes a place for a fill, or says why there is none. release gives it back.
-func (c *Cache) place(q *query) (release func(), refused string) {
+// places are what a fill takes of its client's share and of its account's.
+type places struct{ client, account *share.Held }
+
+// place takes places for a fill, or says why there are none. The caller releases them.
+func (c *Cache) place(q *query) (at places, refused string) {
 	by := accountClient{q.Target.Account.UID, q.Holder}
 	ofClient, verdict := c.clientPlaces.Take(by, 0)
 	switch verdict {
 	case share.Full:
-		return nil, refusedFills
+		return places{}, refusedFills
 	case share.OverShare:
-		return nil, refusedClient
+		return places{}, refusedClient
 	}
 	ofAccount, verdict := c.fillPlaces.Take(by.account, q.Target.Account.MaxFills)
 	if verdict != share.Taken {
 		c.clientPlaces.Release(ofClient)
-		return nil, refusedAccount
+		return places{}, refusedAccount
 	}
-	return func() {
-		c.fillPlaces.Release(ofAccount)
-		c.clientPlaces.Release(ofClient)
-	}, ""
+	return places{ofClient, ofAccount}, ""
+}
+
+func (c *Cache) release(at places) {
+	c.fillPlaces.Release(at.account)
+	c.clientPlaces.Release(at.client)
 }
 
 // newFill returns nil and why, if no more may run.
 func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
-	release, refused := c.place(q)
+	places, refused := c.place(q)
 	if refused != "" {
 		return nil, refused
 	}
-	// The fill outlives the request, so it shares no memory with it.
-	own := query{
-		Request: &Request{Method: http.MethodGet, Request: q.Request.Request},
-		key:     q.key, policy: q.policy, now: q.now, sent: q.header(),
-	}
-	own.Header = own.sent
 	f = &fill{
-		c: c, release: release, key: q.key, first: &own, forward: q.forward, vary: q.vary, solo: solo,
+		c: c, places: places, key: q.key, forward: q.forward, vary: q.vary, solo: solo,
 		onDisk: !c.cfg.Store.Hung(), published: make(chan struct{}),
 	}
-	own.OnInterim = f.interims.add
+	// The fill outlives the request, so it shares no memory with it.
+	own, asked := &f.first, &f.asked
+	asked.Method, asked.Request = http.MethodGet, q.Request.Request
+	asked.Header, asked.OnInterim = q.header(), f.interims.add
+	own.Request, own.key, own.policy, own.now, own.sent = asked, q.key, q.policy, q.now, asked.Header
 	if q.best.ok {
 		f.stored = q.best
 	}
@@ -283,7 +286,7 @@ func (f *fill) finish(rest func()) {
 	}
 	f.mu.Unlock()
 	f.cancel(nil)
-	f.release()
+	f.c.release(f.places)
 	f.c.wg.Done()
 }
 
@@ -326,7 +329,8 @@ func (f *fill) matches(q *query) bool {
 		return f.result.kind == resultBody && f.ctx.Err() == nil && q.selects(h.Selecting) &&
 			f.current(q, h, &f.result.meta)
 	}
-	if f.c.cfg.Purges.Check(f.first.scope(), f.first.Revision) != purges.None ||
+	scope := f.first.scope()
+	if f.c.cfg.Purges.Check(&scope, f.first.Revision) != purges.None ||
 		f.first.walkVersion() != q.walkVersion() {
 		return false
 	}

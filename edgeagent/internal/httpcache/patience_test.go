@@ -393,7 +393,7 @@ func TestClientThatMayBeGone(t *testing.T) {
 			}
 			r.users("/x", tt.others)
 			request := r.request("GET", "/x", nil)
-			request.Leaving = gone
+			request.OnLeave = func(f func()) (stop func() bool) { return context.AfterFunc(gone, f) }
 			done := make(chan fetched, 1)
 			go func() {
 				reply := r.cache.Serve(bg, request)
@@ -433,7 +433,7 @@ func TestClientThatMayBeGoneWaitsForNoRange(t *testing.T) {
 	leaving, leave := context.WithCancel(bg)
 	defer leave()
 	request := r.request("GET", "/x", http.Header{"Range": {"bytes=200-"}})
-	request.Leaving = leaving
+	request.OnLeave = func(f func()) (stop func() bool) { return context.AfterFunc(leaving, f) }
 	done := make(chan *Reply, 1)
 	go func() { done <- r.cache.Serve(bg, request) }()
 	r.published("/x")

@@ -43,11 +43,12 @@ type Request struct {
 	// BeforeDisk is called before each access to the disk, because that may take long. nil: nothing
 	// is called.
 	BeforeDisk func()
-	// Leaving ends with the context that [Cache.Serve] is given, and also when the client has
-	// closed its side of the connection. It may be gone then, or may wait for its reply. It gets
-	// what is stored, but the edge fetches nothing that only this client waits for. nil: it ends
-	// with that context.
-	Leaving context.Context
+	// OnLeave calls f when the context ends that [Cache.Serve] is given, and also when the client
+	// has closed its side of the connection. It may be gone then, or may wait for its reply. It
+	// gets what is stored, but the edge fetches nothing that only this client waits for. The cache
+	// stops each call before it asks for the next, and before Serve returns; stop reports whether f
+	// is not called. nil: f is called when that context ends.
+	OnLeave func(f func()) (stop func() bool)
 	// Stays says that it costs little if the request goes on after its client has left: it makes
 	// the walk itself, which is quicker, and ends with it. Else the walk has a goroutine of its
 	// own.
@@ -171,9 +172,9 @@ func KeyOf(epoch string, t *topology.Target) objects.Key {
 }
 
 // scope returns the scope of this request's file for purges, without tags.
-func (q *query) scope() *purges.Scope {
+func (q *query) scope() purges.Scope {
 	t := &q.Target
-	return &purges.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.File(), Query: t.Query}
+	return purges.Scope{Account: t.Account.UID, Endpoint: t.Endpoint.UID, Path: t.File(), Query: t.Query}
 }
 
 // library returns the hash of the file that the account's Media Library has for the path.
@@ -276,10 +277,10 @@ func (q *query) header() field.Map {
 	if q.sent != nil {
 		return q.sent
 	}
-	h := field.Map{
-		"Accept-Encoding": {rfc9111.NormaliseAcceptEncoding(q.endToEnd("Accept-Encoding"))},
-		"Accept":          {rfc9111.NormaliseAccept(q.endToEnd("Accept"))},
+	always := [...]string{
+		rfc9111.NormaliseAcceptEncoding(q.endToEnd("Accept-Encoding")), rfc9111.NormaliseAccept(q.endToEnd("Accept")),
 	}
+	h := field.Map{"Accept-Encoding": always[:1:1], "Accept": always[1:]}
 	if q.Target.Endpoint.ForwardClientIP && q.Client.Address.IsValid() {
 		h["X-Forwarded-For"], h["X-Forwarded-Proto"] = []string{q.Client.Address.String()}, []string{q.Client.Scheme}
 	}

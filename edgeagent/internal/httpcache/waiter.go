@@ -92,16 +92,19 @@ func (w *waiter) lead() bool {
 // uncounted does not count the client as a user of the fill from when it may be gone until counted
 // is called.
 func (w *waiter) uncounted() (counted func()) {
-	leaving := w.q.Leaving
-	if leaving == nil {
-		leaving = w.ctx
-	}
-	stop := context.AfterFunc(leaving, w.f.removeUser)
+	stop := w.onLeave(w.f.removeUser)
 	return func() {
 		if !stop() {
 			w.f.addUser()
 		}
 	}
+}
+
+func (w *waiter) onLeave(f func()) (stop func() bool) {
+	if w.q.OnLeave == nil {
+		return context.AfterFunc(w.ctx, f)
+	}
+	return w.q.OnLeave(f)
 }
 
 // waiter is a request that waits for a fill, and answers with its result.
@@ -229,9 +232,7 @@ func (w *waiter) measure(a *answer) error {
 	w.f.goOn()
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
-	if w.q.Leaving != nil {
-		defer context.AfterFunc(w.q.Leaving, cancel)()
-	}
+	defer w.onLeave(cancel)()
 	size, ended, err := w.f.result.object.Await(ctx, enough)
 	if ended {
 		a.length = size
@@ -265,7 +266,7 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	if rfc9111.IsStrong(a.vals.ETag) {
 		ask.IfRange = a.vals.ETag
 	}
-	release, refused := w.c.place(w.q)
+	places, refused := w.c.place(w.q)
 	if refused != "" {
 		return nil
 	}
@@ -274,10 +275,10 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 	req.OnInterim = nil
 	res := w.c.cfg.Walker.From(w.ctx, &req, a.supplier, ask)
 	if res.Kind != walk.Found {
-		release()
+		w.c.release(places)
 		return nil
 	}
-	body := &placedBody{res.Response.Body, sync.OnceFunc(release)}
+	body := &placedBody{res.Response.Body, sync.OnceFunc(func() { w.c.release(places) })}
 	got, size, ok := contentRange(res.Response)
 	same := res.Response.Header.Get("Etag") == a.vals.ETag &&
 		res.Response.Header.Get("Last-Modified") == a.vals.LastModified
