@@ -7,8 +7,18 @@ import "time"
 // back evenly over the span. The stored time is when all of it will have been given back.
 type bucket struct{ empty time.Time }
 
+// at returns the bucket as it is at a time. A clock that was ahead may have filled it beyond what
+// it holds. What was taken since the clock is right is not known then.
+func (b bucket) at(l limit, now time.Time) bucket {
+	if b.empty.Sub(now) > l.span+maxSkew {
+		return bucket{}
+	}
+	return b
+}
+
 // wait returns how long to wait until one more may be taken.
 func (b bucket) wait(l limit, now time.Time) time.Duration {
+	b = b.at(l, now)
 	if l.count == 0 || b.empty.Before(now) {
 		return 0
 	}
@@ -21,7 +31,7 @@ func (b bucket) take(l limit, now time.Time) bucket {
 	if l.count == 0 {
 		return b
 	}
-	if b.empty.Before(now) {
+	if b = b.at(l, now); b.empty.Before(now) {
 		b.empty = now
 	}
 	return bucket{b.empty.Add(l.span / time.Duration(l.count))}
@@ -29,6 +39,7 @@ func (b bucket) take(l limit, now time.Time) bucket {
 
 // used returns how many are taken.
 func (b bucket) used(l limit, now time.Time) int {
+	b = b.at(l, now)
 	if l.count == 0 || !b.empty.After(now) {
 		return 0
 	}

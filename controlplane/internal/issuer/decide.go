@@ -86,7 +86,8 @@ func decide(now time.Time, s *subject) decision {
 		}
 		return v
 	}
-	if retry := i.GetRetry(); retry != nil && i.GetAsked() == nil && retry.AsTime().After(now) {
+	if retry := i.GetRetry(); retry != nil && i.GetAsked() == nil && retry.AsTime().After(now) &&
+		!clockAhead(i.GetTried().AsTime(), now) {
 		said := proto.CloneOf(s.facts.Facts.GetCertificate())
 		if said != nil {
 			said.NextCheck = retry
@@ -125,11 +126,11 @@ func decideHeld(now time.Time, s *subject) (v decision, ok bool) {
 	if !at.After(now) {
 		return v, false
 	}
-	if got.GetAsk() != nil && !got.GetAsk().AsTime().After(now) {
-		return decision{step: ask}, true
-	}
-	if asked := got.GetAsk(); asked != nil && asked.AsTime().Before(at) {
-		at = asked.AsTime()
+	if asked := got.GetAsk().AsTime(); got.GetAsk() != nil {
+		if !asked.After(now) || clockAhead(asked, now.Add(askAtMost)) {
+			return decision{step: ask}, true
+		}
+		at = earlier(at, asked)
 	}
 	return decision{due: at, fact: issued(got, at)}, true
 }
@@ -156,7 +157,7 @@ func heldBack(i *storev1.Issuance, now time.Time) time.Time {
 // recentFailures returns the times of the failed validations that still count.
 func recentFailures(i *storev1.Issuance, now time.Time) (recent []*timestamppb.Timestamp) {
 	for _, at := range i.GetFailed() {
-		if now.Sub(at.AsTime()) < failedValidations.span {
+		if now.Sub(at.AsTime()) < failedValidations.span && !clockAhead(at.AsTime(), now) {
 			recent = append(recent, at)
 		}
 	}
@@ -183,10 +184,10 @@ func classOf(now time.Time, s *subject) class {
 }
 
 // dueBy returns when to look at a domain again, by its facts.
-func dueBy(f *storev1.DomainFacts) time.Time {
+func dueBy(f *storev1.DomainFacts, now time.Time) time.Time {
 	c := f.GetCertificate()
 	switch {
-	case f.GetIssuance().GetAsked() != nil, c == nil,
+	case f.GetIssuance().GetAsked() != nil, c == nil, clockAhead(c.GetLastCheck().AsTime(), now),
 		c.GetState() == topologyv1.DomainCertificate_ORDERING, c.GetState() == topologyv1.DomainCertificate_RENEWING:
 		return time.Time{}
 	case c.GetNextCheck() != nil:

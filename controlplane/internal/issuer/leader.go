@@ -22,6 +22,8 @@ const (
 	looksAtOnce = 32
 	// retryLook is the time until the next look at a domain after a look has failed.
 	retryLook = time.Minute
+	// clockEvery is how often it is looked whether the clock was set back by more than that.
+	clockEvery = time.Minute
 	// writeEvery is the time between two writes of the state of the issuers.
 	writeEvery = 5 * time.Second
 )
@@ -38,6 +40,7 @@ type leader struct {
 	mu     sync.Mutex
 	queue  *due.Queue
 	loaded bool           // all domains have been delivered
+	clock  time.Time      // when start was called last
 	ready  *due.FairQueue // wait for an order, by class
 	looks  int
 	active map[topology.Key]bool // a goroutine works on it, whatever the queue says
@@ -87,8 +90,10 @@ func (l *leader) run(ctx context.Context) error {
 		},
 		Facts: func(f store.DomainFacts) {
 			l.with(func() {
-				l.queue.Facts(f, dueBy)
-				if l.active[f.Key] && f.Facts != nil && !dueBy(f.Facts).After(l.now()) {
+				now := l.now()
+				at := func(f *storev1.DomainFacts) time.Time { return dueBy(f, now) }
+				l.queue.Facts(f, at)
+				if l.active[f.Key] && f.Facts != nil && !at(f.Facts).After(now) {
 					l.again[f.Key] = true
 				}
 			})
@@ -196,7 +201,8 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	next = now.Add(time.Hour)
+	next = now.Add(clockEvery)
+	l.noticeClock(now.Round(0)) // that of the wall, which may be set
 	if l.loaded {
 		for l.looks < looksAtOnce {
 			e := l.queue.First()
@@ -244,6 +250,20 @@ func (l *leader) start(ctx context.Context, running *sync.WaitGroup) (next time.
 		})
 	}
 	return next
+}
+
+// noticeClock makes all domains due if the clock was set back: it may have put them off.
+func (l *leader) noticeClock(now time.Time) {
+	if now.Before(l.clock.Add(-clockEvery)) {
+		l.queue.Each(func(e *due.Entry) {
+			e.Due = earlier(e.Due, now)
+			l.queue.Put(e)
+			if l.active[e.Key] {
+				l.again[e.Key] = true
+			}
+		})
+	}
+	l.clock = now
 }
 
 // room returns how many orders may be sent to all issuers together now.

@@ -115,7 +115,7 @@ func (l *leader) put(ctx context.Context, sub *subject, fact *topologyv1.DomainC
 		f.Issuance.Asked, f.Issuance.Renew = nil, false
 		f.Certificate = fact
 	})
-	return dueBy(sub.facts.Facts), err
+	return dueBy(sub.facts.Facts, l.now()), err
 }
 
 // attempt tries an order, and stores its certificate or its failure.
@@ -278,7 +278,7 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 			i.Failures++
 			retry = now.Add(max(backoff(int(i.Failures)), f.after))
 		}
-		i.Retry = timestamppb.New(retry)
+		i.Retry, i.Tried = timestamppb.New(retry), timestamppb.New(now)
 		fact.NextCheck = i.Retry
 		facts.Certificate = fact
 	})

@@ -87,6 +87,10 @@ func TestBucket(t *testing.T) {
 	if wait := b.wait(of, now); wait != 0 || b.used(of, now) != 2 {
 		t.Errorf("half an hour later: %s, with %d in it", wait, b.used(of, now))
 	}
+	ahead := bucket{}.take(of, now.Add(time.Hour))
+	if wait := ahead.wait(of, now); wait != 0 || ahead.used(of, now) != 0 || ahead.take(of, now).used(of, now) != 1 {
+		t.Errorf("filled by a clock that was ahead: %s, with %d in it", wait, ahead.used(of, now))
+	}
 	if wait := (bucket{}).wait(limit{}, now); wait != 0 {
 		t.Errorf("no limit: %s", wait)
 	}
@@ -411,6 +415,20 @@ func TestDecide(t *testing.T) {
 				at(-90 * time.Minute), at(-40 * time.Minute), at(-2 * time.Minute), at(-time.Minute),
 			},
 		}, want: "order retrying"},
+		"failed, by a clock that was ahead": {
+			issuance: &storev1.Issuance{Failures: 1, Retry: at(day), Tried: at(day - time.Minute)},
+			want:     "order retrying",
+		},
+		"failed, by a clock that was a little ahead": {
+			issuance: &storev1.Issuance{Failures: 1, Retry: at(time.Hour), Tried: at(5 * time.Minute)},
+			want:     "rest 1h0m0s",
+		},
+		"failed too often, by a clock that was ahead": {issuance: &storev1.Issuance{
+			Failures: 4, Asked: at(0), Failed: []*timestamppb.Timestamp{at(day), at(day), at(day), at(day)},
+		}, want: "order retrying"},
+		"held, asked about by a clock that was ahead": {
+			held: held(80 * day), issuance: got(10*day, 50*day, 40*day), want: "ask",
+		},
 	} {
 		domain := &topologyv1.CustomDomain{Domain: "img.example.com", State: c.state, Tls: c.tls}
 		if domain.State == topologyv1.CustomDomain_STATE_UNSPECIFIED {
@@ -440,6 +458,25 @@ func TestDecide(t *testing.T) {
 		}
 		if said != c.want {
 			t.Errorf("%s: %s, want %s", name, said, c.want)
+		}
+	}
+}
+
+// An issuer is asked where a name leads once in six hours, and at once if that was by a clock that
+// was ahead.
+func TestGuessesOfAClockThatWasAhead(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 0)
+	l := &leader{Service: &Service{now: func() time.Time { return now }}}
+	for guessed, waits := range map[time.Duration]bool{
+		-7 * time.Hour: false, -5 * time.Hour: true, time.Minute: true, 24 * time.Hour: false,
+	} {
+		sub := &subject{facts: store.DomainFacts{Facts: &storev1.DomainFacts{
+			Routing:  &topologyv1.DomainRouting{State: topologyv1.DomainRouting_UNKNOWN},
+			Issuance: &storev1.Issuance{Guessed: timestamppb.New(now.Add(guessed))},
+		}}}
+		if fact := l.checkRouting(sub, method{kind: acme.ChallengeTypeHTTP01}, nil); (fact != nil) != waits {
+			t.Errorf("asked %s from now: %v", guessed, fact)
 		}
 	}
 }

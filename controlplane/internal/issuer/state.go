@@ -26,8 +26,10 @@ type issuerState struct {
 	// since its last success.
 	Faults int `json:"faults,omitempty"`
 	Downs  int `json:"downs,omitempty"`
-	// Until is when it gets orders again. Limited says that it has asked for the pause.
+	// Until is when it gets orders again. Since is when that was decided. Limited says that it has
+	// asked for the pause.
 	Until   time.Time `json:"until,omitzero"`
+	Since   time.Time `json:"since,omitzero"`
 	Limited bool      `json:"limited,omitempty"`
 	// Message is the last failure.
 	Message string `json:"message,omitempty"`
@@ -93,7 +95,7 @@ func (iss *issuer) write(ctx context.Context, fence *store.Fence, queued int) er
 func (iss *issuer) wait(now time.Time) (wait time.Duration, limited bool) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
-	if left := iss.state.Until.Sub(now); left > 0 {
+	if left := iss.state.Until.Sub(now); left > 0 && !clockAhead(iss.state.Since, now) {
 		return left, iss.state.Limited
 	}
 	if iss.state.Faults >= faultsInRow && iss.running > 0 {
@@ -141,7 +143,7 @@ func (iss *issuer) succeeded() {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	iss.state.Faults, iss.state.Downs, iss.state.Message = 0, 0, ""
-	iss.state.Until, iss.state.Limited = time.Time{}, false
+	iss.state.Until, iss.state.Since, iss.state.Limited = time.Time{}, time.Time{}, false
 }
 
 // failed records a fault of the issuer. It reports whether the issuer gets no orders for a while.
@@ -149,14 +151,17 @@ func (iss *issuer) failed(f fault, now time.Time) (down bool) {
 	iss.mu.Lock()
 	defer iss.mu.Unlock()
 	s := &iss.state
+	if clockAhead(s.Since, now) {
+		s.Until, s.Since = time.Time{}, time.Time{}
+	}
 	s.Faults++
 	s.Message = f.text
 	switch {
 	case f.everywhere && f.after > 0: // it says for how long
-		s.Until, s.Limited, s.Faults = now.Add(f.after), true, max(s.Faults, faultsInRow)
+		s.Until, s.Since, s.Limited, s.Faults = now.Add(f.after), now, true, max(s.Faults, faultsInRow)
 	case s.Faults >= faultsInRow, f.noAccount:
 		s.Faults = max(s.Faults, faultsInRow)
-		s.Until, s.Limited = now.Add(downFor[min(s.Downs, len(downFor)-1)]), false
+		s.Until, s.Since, s.Limited = now.Add(downFor[min(s.Downs, len(downFor)-1)]), now, false
 		s.Downs++
 	}
 	return s.Until.After(now)

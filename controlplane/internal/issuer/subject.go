@@ -166,10 +166,11 @@ func (s *Service) date(next, was *topologyv1.DomainCertificate) {
 	}
 }
 
-// aged reports whether a certificate's state was last checked so long ago that it would be due
-// again at once; see dueBy.
+// aged reports whether a certificate's state was last checked so long ago, or by a clock so far
+// ahead, that it would be due again at once; see dueBy.
 func aged(next, was *topologyv1.DomainCertificate) bool {
-	return next != nil && next.GetLastCheck().AsTime().Sub(was.GetLastCheck().AsTime()) >= later
+	last, now := was.GetLastCheck().AsTime(), next.GetLastCheck().AsTime()
+	return next != nil && (now.Sub(last) >= later || clockAhead(last, now))
 }
 
 // same reports whether facts differ in nothing but the time of the last check.

@@ -13,6 +13,10 @@ import (
 // maxSkew is how far a clock may be off before it is logged.
 const maxSkew = 5 * time.Minute
 
+// clockAhead reports whether the clock by which something was written was ahead: what follows from
+// that time, such as a wait, does not count then.
+func clockAhead(written, now time.Time) bool { return written.Sub(now) > maxSkew }
+
 // retryAfter holds the Retry-After (RFC 9110 10.2.3) of the last refusal in wait, and that of the
 // last success (RFC 8555 7.4) in poll; 0 without one.
 type retryAfter struct {

@@ -173,6 +173,8 @@ type Issuance struct {
 	Failed []*timestamppb.Timestamp `protobuf:"bytes,4,rep,name=failed,proto3" json:"failed,omitempty"`
 	// No order is begun before. Unset: at once.
 	Retry *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=retry,proto3" json:"retry,omitempty"`
+	// When that was decided.
+	Tried *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=tried,proto3" json:"tried,omitempty"`
 	// When an issuer was last asked to look where the name leads, because the control plane could not
 	// see that.
 	Guessed *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=guessed,proto3" json:"guessed,omitempty"`
@@ -243,6 +245,13 @@ func (x *Issuance) GetFailed() []*timestamppb.Timestamp {
 func (x *Issuance) GetRetry() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Retry
+	}
+	return nil
+}
+
+func (x *Issuance) GetTried() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Tried
 	}
 	return nil
 }
@@ -370,13 +379,14 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\rwanting_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fwantingSince\x127\n" +
 	"\bissuance\x18\n" +
 	" \x01(\v2\x1b.edgewalk.store.v1.IssuanceR\bissuance\x12\x10\n" +
-	"\x03caa\x18\v \x03(\tR\x03caa\"\xc2\x02\n" +
+	"\x03caa\x18\v \x03(\tR\x03caa\"\xf4\x02\n" +
 	"\bIssuance\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x1a\n" +
 	"\bfailures\x18\x03 \x01(\x05R\bfailures\x122\n" +
 	"\x06failed\x18\x04 \x03(\v2\x1a.google.protobuf.TimestampR\x06failed\x120\n" +
-	"\x05retry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05retry\x124\n" +
+	"\x05retry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05retry\x120\n" +
+	"\x05tried\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05tried\x124\n" +
 	"\aguessed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aguessed\x126\n" +
 	"\x03got\x18\a \x01(\v2$.edgewalk.store.v1.IssuedCertificateR\x03got\"\xe8\x01\n" +
 	"\x11IssuedCertificate\x12\x0e\n" +
@@ -423,16 +433,17 @@ var file_edgewalk_store_v1_domain_proto_depIdxs = []int32{
 	7,  // 8: edgewalk.store.v1.Issuance.asked:type_name -> google.protobuf.Timestamp
 	7,  // 9: edgewalk.store.v1.Issuance.failed:type_name -> google.protobuf.Timestamp
 	7,  // 10: edgewalk.store.v1.Issuance.retry:type_name -> google.protobuf.Timestamp
-	7,  // 11: edgewalk.store.v1.Issuance.guessed:type_name -> google.protobuf.Timestamp
-	2,  // 12: edgewalk.store.v1.Issuance.got:type_name -> edgewalk.store.v1.IssuedCertificate
-	7,  // 13: edgewalk.store.v1.IssuedCertificate.not_before:type_name -> google.protobuf.Timestamp
-	7,  // 14: edgewalk.store.v1.IssuedCertificate.renew:type_name -> google.protobuf.Timestamp
-	7,  // 15: edgewalk.store.v1.IssuedCertificate.ask:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	7,  // 11: edgewalk.store.v1.Issuance.tried:type_name -> google.protobuf.Timestamp
+	7,  // 12: edgewalk.store.v1.Issuance.guessed:type_name -> google.protobuf.Timestamp
+	2,  // 13: edgewalk.store.v1.Issuance.got:type_name -> edgewalk.store.v1.IssuedCertificate
+	7,  // 14: edgewalk.store.v1.IssuedCertificate.not_before:type_name -> google.protobuf.Timestamp
+	7,  // 15: edgewalk.store.v1.IssuedCertificate.renew:type_name -> google.protobuf.Timestamp
+	7,  // 16: edgewalk.store.v1.IssuedCertificate.ask:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_edgewalk_store_v1_domain_proto_init() }
