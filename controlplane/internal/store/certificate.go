@@ -290,9 +290,10 @@ func (s *Store) SealedCertificates(
 // referred to for unusedFor.
 func (s *Store) sweepCertificates() func(context.Context) error {
 	unused := make(map[string]time.Time) // chains, since when
+	var dates passes
 	var next time.Time
 	return func(ctx context.Context) error {
-		if err := s.forgetCertificates(ctx); err != nil {
+		if err := s.forgetCertificates(ctx, dates.begin(s.now()).Add(-unusedFor)); err != nil {
 			return fmt.Errorf("forget certificates: %w", err)
 		}
 		if s.now().Before(next) {
@@ -306,8 +307,9 @@ func (s *Store) sweepCertificates() func(context.Context) error {
 	}
 }
 
-func (s *Store) forgetCertificates(ctx context.Context) error {
-	oldest := s.now().Add(-unusedFor).Unix()
+// forgetCertificates removes those that nothing refers to since a time or longer.
+func (s *Store) forgetCertificates(ctx context.Context, unusedSince time.Time) error {
+	oldest := unusedSince.Unix()
 	from, end := s.keys.unused(), clientv3.GetPrefixRangeEnd(s.keys.unused())
 	for {
 		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage))

@@ -108,8 +108,8 @@ func (s *Store) Leader(ctx context.Context, endpoint string) (member, leader uin
 	return status.Header.MemberId, status.Leader, nil
 }
 
-// SweepSteps forgets steps and events that are too old.
-func (s *Store) SweepSteps(ctx context.Context) error { return s.sweepSteps()(ctx) }
+// SweepSteps returns the job that forgets steps and events that are too old.
+func (s *Store) SweepSteps() func(context.Context) error { return s.sweepSteps() }
 
 // SweepCertificates returns the job that removes certificates and chains that nothing refers to.
 func (s *Store) SweepCertificates() func(context.Context) error { return s.sweepCertificates() }

@@ -59,6 +59,21 @@ func (s *Store) runDue(ctx context.Context, j *job) time.Duration {
 	return wait
 }
 
+// passes dates the passes of a job that removes for good what has become too old.
+type passes struct{ last time.Time }
+
+// begin returns the time by which the pass that begins now judges: its own, or that of the pass
+// before if that is earlier. So a clock that is ahead for a moment, as one may be after a start,
+// has nothing removed, and neither has the first pass.
+func (p *passes) begin(now time.Time) time.Time {
+	now = now.Round(0) // the clock of the wall, which may be set
+	last := p.last
+	if p.last = now; last.Before(now) {
+		return last
+	}
+	return now
+}
+
 // wake makes Run look for accounts to delete at once.
 func (s *Store) wake() {
 	select {

@@ -501,10 +501,14 @@ const (
 func (s *Store) sweepSteps() func(context.Context) error {
 	folders := []string{s.keys.prefix + "history/", s.keys.prefix + "audit/"}
 	from, which := folders[0], 0
-	var next time.Time
+	var dates passes
+	var next, oldest time.Time
 	return func(ctx context.Context) error {
 		if s.now().Before(next) {
 			return nil
+		}
+		if from == folders[0] { // a pass begins
+			oldest = dates.begin(s.now()).Add(-keptFor)
 		}
 		for range sweepAtOnce {
 			resp, err := s.get(ctx, from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(folders[which])),
@@ -514,7 +518,7 @@ func (s *Store) sweepSteps() func(context.Context) error {
 			}
 			if len(resp.Kvs) > 0 {
 				folder := string(resp.Kvs[0].Key[:bytes.LastIndexByte(resp.Kvs[0].Key, '/')+1])
-				if err := s.forgetOld(ctx, folder); err != nil {
+				if err := s.forgetOld(ctx, folder, oldest); err != nil {
 					return fmt.Errorf("forget old history: %w", err)
 				}
 				from = clientv3.GetPrefixRangeEnd(folder)
@@ -530,9 +534,8 @@ func (s *Store) sweepSteps() func(context.Context) error {
 	}
 }
 
-// forgetOld removes the oldest entries of a folder that are too old.
-func (s *Store) forgetOld(ctx context.Context, folder string) error {
-	oldest := s.now().Add(-keptFor)
+// forgetOld removes the entries of a folder that are older than the oldest that is kept.
+func (s *Store) forgetOld(ctx context.Context, folder string, oldest time.Time) error {
 	from, end := folder, clientv3.GetPrefixRangeEnd(folder)
 	for {
 		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage))

@@ -1,12 +1,14 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,6 +239,53 @@ func TestHistoryOfADeletedAccount(t *testing.T) {
 	}
 }
 
+// A clock that is far ahead for a moment, as one may be after a start, has nothing removed for
+// good.
+func TestAClockThatIsAheadForgetsNothing(t *testing.T) {
+	t.Parallel()
+	var now atomic.Pointer[time.Time]
+	at := func(d time.Duration) {
+		to := time.Unix(1_800_000_000, 0).Add(d)
+		now.Store(&to)
+	}
+	at(0)
+	s := storeWithDomain(t, store.Config{Now: func() time.Time { return *now.Load() }})
+	uid := domainUID(t, s, "a", "img.example.com")
+	putCertificate(t, s, "a", certificate("img.example.com", uid, "first"))
+	putCertificate(t, s, "a", certificate("img.example.com", uid, "second"))
+	kept := func() string {
+		return fmt.Sprint(len(keysBelow(t, s, "history/")), len(keysBelow(t, s, "audit/")),
+			len(keysBelow(t, s, "sec/certs/")))
+	}
+	all := kept()
+	const year = 365 * 24 * time.Hour
+	sweep := func(jobs ...func(context.Context) error) {
+		for _, job := range jobs {
+			if err := job(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at(year)
+	steps, certificates := s.SweepSteps(), s.SweepCertificates()
+	sweep(steps, certificates)
+	if now := kept(); now != all {
+		t.Errorf("a control plane started by a clock that is ahead keeps %s of %s", now, all)
+	}
+	at(time.Hour)
+	sweep(s.SweepSteps(), certificates)
+	at(year)
+	sweep(certificates)
+	if now := kept(); now != all {
+		t.Errorf("after a clock was ahead for a moment, %s of %s are kept", now, all)
+	}
+	at(year + 2*time.Hour)
+	sweep(steps, certificates)
+	if now := kept(); now != "0 0 1" {
+		t.Errorf("a year later %s are kept", now)
+	}
+}
+
 // Old steps and events go by their number with later writes, and by their age.
 func TestHistoryIsBound(t *testing.T) {
 	if testing.Short() {
@@ -262,8 +311,12 @@ func TestHistoryIsBound(t *testing.T) {
 	now = now.Add(80 * 24 * time.Hour)
 	mustPut(t, s, "acme", accountPut("acme", "later"))
 	now = now.Add(11 * 24 * time.Hour)
-	if err := s.SweepSteps(t.Context()); err != nil {
-		t.Fatal(err)
+	sweep := s.SweepSteps()
+	for range 2 {
+		if err := sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Hour)
 	}
 	if n := len(keysBelow(t, s, "history/")) + len(keysBelow(t, s, "audit/")); n != 1 {
 		t.Errorf("%d steps and events are kept after 91 days, want the one of 11 days ago", n)
