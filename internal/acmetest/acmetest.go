@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -159,15 +160,33 @@ func (a *Authority) Around(f func(what string, after bool) (lost bool)) {
 // Replaces reports whether an order says which certificate it replaces (RFC 9773 5). The request
 // can be read afterwards.
 func Replaces(r *http.Request) bool {
+	var order struct{ Replaces string }
+	return payload(r, &order) == nil && order.Replaces != ""
+}
+
+// Name returns the name that an order is for, empty if it cannot be read. The request can be read
+// afterwards.
+func Name(r *http.Request) string {
+	var order struct{ Identifiers []struct{ Value string } }
+	if payload(r, &order) != nil || len(order.Identifiers) == 0 {
+		return ""
+	}
+	return order.Identifiers[0].Value
+}
+
+// payload decodes what a request has signed, which can be read afterwards.
+func payload(r *http.Request, to any) error {
 	body, err := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	var signed struct{ Payload string }
-	if err != nil || json.Unmarshal(body, &signed) != nil {
-		return false
+	if err := errors.Join(err, json.Unmarshal(body, &signed)); err != nil {
+		return err
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
-	var order struct{ Replaces string }
-	return err == nil && json.Unmarshal(payload, &order) == nil && order.Replaces != ""
+	decoded, err := base64.RawURLEncoding.DecodeString(signed.Payload)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(decoded, to)
 }
 
 // Problem answers with a problem document (RFC 8555 6.7).

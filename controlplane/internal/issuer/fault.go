@@ -22,7 +22,8 @@ type fault struct {
 	text   string
 	// issuers says that the issuer is at fault, so that another one may succeed.
 	issuers bool
-	// everywhere says that all orders at the issuer would fail.
+	// everywhere says that all orders at the issuer would fail. Without it, the name has a part in
+	// the fault, so that other names must not wait for it.
 	everywhere bool
 	// validation says that a validation failed, which issuers count.
 	validation bool
@@ -115,6 +116,10 @@ func refused(f fault, problem *acme.Problem) fault {
 		f.reason = topologyv1.DomainCertificate_CAA
 	case kind == "dns":
 		f.reason = topologyv1.DomainCertificate_ISSUER_DNS
+	case kind == "malformed":
+		// Let's Encrypt has no other type for names that it cannot have, such as those of more than
+		// 10 labels.
+		f.reason, f.issuers = topologyv1.DomainCertificate_ISSUER_REJECTED, true
 	case kind == "rejectedIdentifier", kind == "unsupportedIdentifier", kind == "badCSR", kind == "badPublicKey":
 		f.reason = topologyv1.DomainCertificate_ISSUER_REJECTED
 	default: // the account, the service, or what this program sends

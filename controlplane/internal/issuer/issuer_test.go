@@ -204,6 +204,63 @@ func TestIssuersThatFail(t *testing.T) {
 	}
 }
 
+// What an issuer has against single names holds no others up, however many there are: it gets
+// orders all the while. Where there is another issuer, that one is asked for them.
+func TestNamesThatAnIssuerDoesNotTake(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		status             int
+		kind, detail, want string
+	}{
+		"a name that it cannot have": {
+			400, "malformed", "Domain name has more than 10 labels (parts)", "FAILED ISSUER_REJECTED",
+		},
+		"a limit of a name": {
+			429, "rateLimited", "too many certificates (50) already issued for \"example.com\" in the last 168h0m0s",
+			"FAILED ISSUER_BUSY",
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, acmetest.Config{})
+			r.ca.Before(func(w http.ResponseWriter, req *http.Request, what string) bool {
+				if what != "order" || !strings.HasPrefix(acmetest.Name(req), "bad") {
+					return false
+				}
+				acmetest.Problem(w, c.status, c.kind, c.detail)
+				return true
+			})
+			p := r.replica("cp1")
+			for i := range 5 {
+				name := fmt.Sprintf("bad%d.example.com", i)
+				r.claim("acme", name)
+				r.awaitState("acme", name, c.want)
+			}
+			for range 3 { // as often as they are tried
+				r.pass(2 * time.Hour)
+				r.check("acme", "bad0.example.com")
+			}
+			r.issued("globex", "a.example.com")
+			all, err := p.issuer.List(t.Context())
+			if err != nil || all[0].Wait > 0 {
+				t.Errorf("the issuer gets no orders for %s, %v", all[0].Wait, err)
+			}
+
+			p.stop()
+			second := acmetest.New(t, acmetest.Config{DNS: r.Resolver, HTTPPort: r.port, Now: r.now})
+			r.trust(second)
+			r.replica("cp2", r.authority(), issuer.Authority{Name: "second", Directory: second.Directory, Orders: 300})
+			r.claim("acme", "bad.example.com")
+			r.awaitState("acme", "bad.example.com", c.want)
+			r.pass(2 * time.Minute)
+			r.awaitState("acme", "bad.example.com", "ISSUED")
+			if fact, _ := r.fact("acme", "bad.example.com"); fact.GetIssuer() != "second" {
+				t.Errorf("it is of %s", fact.GetIssuer())
+			}
+		})
+	}
+}
+
 // Where it cannot be seen from here where a name leads, the issuer is asked; when it says no, not
 // again for six hours, whoever asks.
 func TestOnlyTheIssuerCanTell(t *testing.T) {

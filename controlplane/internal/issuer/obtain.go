@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -244,7 +245,7 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 	now := l.now()
 	down := false
 	switch {
-	case f.issuers:
+	case f.everywhere, f.lost:
 		down = iss.failed(f, now)
 	case f.validation:
 		iss.succeeded() // it works: the name is at fault
@@ -255,7 +256,7 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 		}
 	}
 	// An order is kept for when its issuer is back, unless another issuer can be asked.
-	if r == nil || r.URL == "" || f.lost || f.gone || !f.issuers || down && l.other(sub, iss, now) {
+	if r == nil || r.URL == "" || f.gone || !f.everywhere || down && l.other(sub, iss, now) {
 		if err := l.dropOrder(ctx, sub.key); err != nil {
 			return time.Time{}, err
 		}
@@ -272,11 +273,18 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 			i.Failed = append(recentFailures(i, now), timestamppb.New(now))
 		}
 		switch {
-		case f.issuers:
-			retry = now.Add(l.pause(sub, iss, f, now))
+		case f.everywhere, f.lost:
+			retry = now.Add(l.pause(sub, iss, now))
 		default:
 			i.Failures++
-			retry = now.Add(max(backoff(int(i.Failures)), f.after))
+			wait := backoff(int(i.Failures))
+			if i.RefusedBy = ""; f.issuers {
+				i.RefusedBy = iss.Name
+			}
+			if !f.issuers || !l.other(sub, iss, now) {
+				wait = max(wait, f.after)
+			}
+			retry = now.Add(wait)
 		}
 		i.Retry, i.Tried = timestamppb.New(retry), timestamppb.New(now)
 		fact.NextCheck = i.Retry
@@ -290,16 +298,13 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 // soon is the time until the next try after a failure that the domain did not cause.
 const soon = 5 * time.Second
 
-// pause returns how long to wait after a fault of an issuer.
-func (l *leader) pause(sub *subject, iss *issuer, f fault, now time.Time) time.Duration {
+// pause returns how long to wait after a fault of an issuer that is none of the name's.
+func (l *leader) pause(sub *subject, iss *issuer, now time.Time) time.Duration {
 	wait, _ := iss.wait(now)
-	switch {
-	case wait > 0 && l.other(sub, iss, now):
+	if wait > 0 && l.other(sub, iss, now) {
 		return 0
-	case f.everywhere || f.lost:
-		return max(wait, soon)
 	}
-	return max(wait, f.after, soon)
+	return max(wait, soon)
 }
 
 // other reports whether another issuer may be asked now.
@@ -386,7 +391,8 @@ func (l *leader) askRenewal(ctx context.Context, sub *subject) error {
 	})
 }
 
-// candidates returns the issuers that the domain's settings allow, in order of preference.
+// candidates returns the issuers that the domain's settings allow, in order of preference. One that
+// has refused the last order for what it has against the name comes last.
 func (l *leader) candidates(sub *subject) (all []*issuer) {
 	only := sub.domain.GetTls().GetIssuer()
 	local := topology.IsLocal(sub.name())
@@ -394,6 +400,10 @@ func (l *leader) candidates(sub *subject) (all []*issuer) {
 		if (only == "" || iss.Name == only) && (!local || iss.local()) {
 			all = append(all, iss)
 		}
+	}
+	refused := func(iss *issuer) bool { return iss.Name == sub.issuance().GetRefusedBy() }
+	if i := slices.IndexFunc(all, refused); i >= 0 {
+		all = append(slices.Delete(slices.Clone(all), i, i+1), all[i])
 	}
 	return all
 }

@@ -137,7 +137,7 @@ func TestFaults(t *testing.T) {
 		{request(403, "unauthorized", "account is deactivated"), 0, "ISSUER_DOWN issuer everywhere"},
 		{request(400, "accountDoesNotExist", "none"), 0, "ISSUER_DOWN issuer lost"},
 		{request(400, "malformed", "JWS verification error"), 0, "ISSUER_DOWN issuer lost"},
-		{request(400, "malformed", "no such field"), 0, "ISSUER_DOWN issuer everywhere"},
+		{request(400, "malformed", "Domain name has more than 10 labels (parts)"), 0, "ISSUER_REJECTED issuer"},
 		{request(404, "malformed", "no such order"), 0, "ISSUER_DOWN gone"},
 		{request(400, "rejectedIdentifier", "policy"), 0, "ISSUER_REJECTED"},
 		{request(403, "caa", "forbidden"), 0, "CAA"},

@@ -178,6 +178,8 @@ type Issuance struct {
 	// When an issuer was last asked to look where the name leads, because the control plane could not
 	// see that.
 	Guessed *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=guessed,proto3" json:"guessed,omitempty"`
+	// The issuer that refused the last order for what it has against the name, as others may not.
+	RefusedBy string `protobuf:"bytes,9,opt,name=refused_by,json=refusedBy,proto3" json:"refused_by,omitempty"`
 	// The certificate that was got last.
 	Got           *IssuedCertificate `protobuf:"bytes,7,opt,name=got,proto3" json:"got,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -261,6 +263,13 @@ func (x *Issuance) GetGuessed() *timestamppb.Timestamp {
 		return x.Guessed
 	}
 	return nil
+}
+
+func (x *Issuance) GetRefusedBy() string {
+	if x != nil {
+		return x.RefusedBy
+	}
+	return ""
 }
 
 func (x *Issuance) GetGot() *IssuedCertificate {
@@ -379,7 +388,7 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\rwanting_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fwantingSince\x127\n" +
 	"\bissuance\x18\n" +
 	" \x01(\v2\x1b.edgewalk.store.v1.IssuanceR\bissuance\x12\x10\n" +
-	"\x03caa\x18\v \x03(\tR\x03caa\"\xf4\x02\n" +
+	"\x03caa\x18\v \x03(\tR\x03caa\"\x93\x03\n" +
 	"\bIssuance\x120\n" +
 	"\x05asked\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05asked\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x1a\n" +
@@ -387,7 +396,9 @@ const file_edgewalk_store_v1_domain_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x03(\v2\x1a.google.protobuf.TimestampR\x06failed\x120\n" +
 	"\x05retry\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05retry\x120\n" +
 	"\x05tried\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05tried\x124\n" +
-	"\aguessed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aguessed\x126\n" +
+	"\aguessed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aguessed\x12\x1d\n" +
+	"\n" +
+	"refused_by\x18\t \x01(\tR\trefusedBy\x126\n" +
 	"\x03got\x18\a \x01(\v2$.edgewalk.store.v1.IssuedCertificateR\x03got\"\xe8\x01\n" +
 	"\x11IssuedCertificate\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
