@@ -28,6 +28,7 @@ func Advance(
 	next.Ownership, state = advanceOwnership(was.GetOwnership(), state, f, at)
 	state = leave(next, f, state, now)
 	schedule(next, state, now)
+	Bound(next)
 	return next, state
 }
 

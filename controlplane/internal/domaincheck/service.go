@@ -247,6 +247,7 @@ func (s *Service) Preview(
 	if err == nil && (!free || len(lost) > 0 && (believed || !f.Proven)) {
 		taken(facts)
 	}
+	Bound(facts)
 	return facts, err
 }
 

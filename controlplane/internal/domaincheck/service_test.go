@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
@@ -519,6 +521,52 @@ func TestAClockThatWasAheadPutsNoLookOff(t *testing.T) {
 		d.Set("example.com", "", strings.TrimSuffix(name, ".example.com")+" CNAME "+d.token(t, "acme")+".edge.example")
 		d.eventually(t, name+" is served", func() bool { return d.tell(t, "acme", name) == "ACTIVE VERIFIED HERE" })
 		stop()
+	}
+}
+
+// What is kept of a name stays small, whatever its owner's name servers answer.
+func TestLongAnswersAreCut(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	d.looker.Orders, d.looker.ChallengeZone = true, "acme.edge.example"
+	label := strings.Repeat("x", 50)
+	below := label + "." + label + "." + label
+	name := below + ".example.com"
+	var records strings.Builder
+	for i := range 250 {
+		for at := below; at != ""; _, at, _ = strings.Cut(at, ".") {
+			fmt.Fprintf(&records, "_edgewalk.%s TXT \"edgewalk=%03d%s\"\n", at, i, strings.Repeat("y", 180))
+		}
+		fmt.Fprintf(&records, "%s A 127.1.0.%d\n%s AAAA ::1:%d\n", below, i, below, i)
+		fmt.Fprintf(&records, "%s CAA 0 issue%03d \"%s\"\n", below, i, strings.Repeat("z", 180))
+		fmt.Fprintf(&records, "_acme-challenge.%s TXT \"%03d%s\"\n", below, i, strings.Repeat("z", 180))
+	}
+	d.Set("example.com", "", records.String())
+	service := d.service(t, d.store)
+	if err := d.claim(t, "acme", name); err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Check(t.Context(), domainKey("acme", name), true); err != nil {
+		t.Fatal(err)
+	}
+	known, err := d.store.Facts(t.Context(), domainKey("acme", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := proto.Size(known.Facts); n > 32<<10 {
+		t.Errorf("%d bytes are kept of a name", n)
+	}
+	preview, err := service.Preview(t.Context(), "acme", d.uid(t, "acme"), name, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := proto.Size(preview); n > 32<<10 {
+		t.Errorf("a name is previewed in %d bytes", n)
+	}
+	if seen := known.Facts.GetRouting().GetSeen(); !slices.ContainsFunc(seen, func(line string) bool {
+		return strings.HasPrefix(line, "and ") && strings.HasSuffix(line, " more")
+	}) {
+		t.Errorf("it is not said that there are more than %q", seen)
 	}
 }
 

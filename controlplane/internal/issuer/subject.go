@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/domaincheck"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
@@ -130,6 +131,7 @@ func (s *Service) change(
 			next.Issuance = new(storev1.Issuance)
 		}
 		change(next)
+		domaincheck.Bound(next)
 		if next.Certificate != nil {
 			s.date(next.Certificate, sub.facts.Facts.GetCertificate())
 		}
