@@ -240,6 +240,7 @@ func (s domains) ListCustomDomains(
 	if err := s.addAllFacts(ctx, account, page.items); err != nil {
 		return nil, err
 	}
+	page.fit((*topologyv1.CustomDomain).GetId)
 	kept := slices.DeleteFunc(page.items, func(c *topologyv1.CustomDomain) bool { return !filter.matches(c) })
 	return &adminv1.ListCustomDomainsResponse{
 		CustomDomains: kept,

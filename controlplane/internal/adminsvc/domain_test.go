@@ -14,6 +14,7 @@ import (
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
+	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -80,6 +81,51 @@ func TestWhoIsBelieved(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A page of domains fits into an answer, however much is known of each.
+func TestPagesOfDomainsFit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	var domains []string
+	const count = 400
+	for i := range count {
+		domains = append(domains, fmt.Sprintf(`{"domain": "d%d.example.com"}`, i))
+	}
+	r.must(t, "ApplyManifest", fmt.Sprintf(`{"manifest": {"account": {"id": "acme"}, "customDomains": [%s]}}`,
+		strings.Join(domains, ",")))
+	records, _, _, err := r.store.List(t.Context(), topology.KindCustomDomains, "acme", "", "", count)
+	if err != nil || len(records) != count {
+		t.Fatalf("%d domains, %v", len(records), err)
+	}
+	for _, record := range records {
+		known, err := r.store.Facts(t.Context(), record.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known.Facts = &storev1.DomainFacts{
+			Uid:     topology.UID(record.Key.ID, record.CreateRevision),
+			Routing: &topologyv1.DomainRouting{Message: strings.Repeat("x", 12<<10)},
+		}
+		if _, err := r.store.PutFacts(t.Context(), known, record.CreateRevision, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{}
+	for token := ""; ; {
+		page := r.must(t, "ListCustomDomains",
+			fmt.Sprintf(`{"parent": "accounts/acme", "pageSize": 1000, "pageToken": %q}`, token)).(*adminv1.ListCustomDomainsResponse)
+		for _, d := range page.GetCustomDomains() {
+			seen[d.GetDomain()] = true
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if len(seen) != count {
+		t.Errorf("%d domains on all pages, want %d", len(seen), count)
 	}
 }
 

@@ -75,6 +75,18 @@ type listing[M proto.Message] struct {
 	items    []M
 	next     string
 	revision int64
+	page     *page
+}
+
+// fit ends the page early where what was added to its resources has made it too long.
+func (l *listing[M]) fit(id func(M) string) {
+	l.page.bytes = 0
+	for i, m := range l.items {
+		if l.page.full(m) && i+1 < len(l.items) {
+			l.items, l.next = l.items[:i+1], l.page.token(id(m))
+			return
+		}
+	}
 }
 
 // list reads the page of a kind that req asks for; ids begin with prefix. show makes what admins
@@ -92,7 +104,7 @@ func list[M proto.Message](
 	if err != nil {
 		return out, err
 	}
-	out.revision = revision
+	out.page, out.revision = p, revision
 	if len(records) == 0 && account != "" {
 		_, out.revision, err = readAt[*topologyv1.Account](ctx, s, accountKey(account), 0)
 		return out, err
