@@ -212,6 +212,10 @@ func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtaine
 		got.Ari = ""
 	}
 	iss.schedule(ctx, got, cert.Leaf.NotAfter, now)
+	soonest := soonestRenewal(cert.Leaf.NotBefore, cert.Leaf.NotAfter, now)
+	if got.GetRenew().AsTime().Before(soonest) {
+		got.Renew = timestamppb.New(soonest)
+	}
 	stored := cert.Record(sub.key.ID, sub.uid, true)
 	rand.Read(stored.ID[:])
 	got.Id = stored.ID[:]

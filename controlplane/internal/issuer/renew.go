@@ -43,6 +43,13 @@ func latest(notBefore, notAfter time.Time) time.Time {
 	return notAfter.Add(-notAfter.Sub(notBefore) / 10)
 }
 
+// soonestRenewal returns the first moment to renew a certificate that was issued now, whatever its
+// issuer and the clock say: an issuer that wants each replaced at once, or a clock by which each is
+// old, would cause orders without end, before those of new names.
+func soonestRenewal(notBefore, notAfter, now time.Time) time.Time {
+	return now.Add(min(askEvery, renewal(notBefore, notAfter).Sub(notBefore)))
+}
+
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a

@@ -459,6 +459,29 @@ func TestManyAreRenewedWithinLimits(t *testing.T) {
 	r.oracle(want)
 }
 
+// An issuer that wants every certificate replaced at once, also one that it has just issued, gets
+// no orders without end.
+func TestWindowsThatAreAlwaysOver(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.ca.Before(func(w http.ResponseWriter, _ *http.Request, what string) bool {
+		if what != "renewal-info" {
+			return false
+		}
+		at := func(ago time.Duration) string { return r.now().Add(-ago).UTC().Format(time.RFC3339) }
+		fmt.Fprintf(w, `{"suggestedWindow":{"start":%q,"end":%q}}`, at(2*day), at(day)) // who asked asks again
+		return true
+	})
+	r.replica("cp1")
+	r.issued("acme", "a.example.com")
+	for range 24 {
+		r.pass(time.Hour)
+	}
+	if n := r.ca.Orders("a.example.com"); n < 3 || n > 6 {
+		t.Errorf("%d orders in a day", n)
+	}
+}
+
 // A clock that is wrong by more than five minutes is told, by every control plane.
 func TestAWrongClockIsTold(t *testing.T) {
 	t.Parallel()

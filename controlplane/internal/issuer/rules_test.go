@@ -231,6 +231,12 @@ func TestRenewal(t *testing.T) {
 			t.Errorf("of a life of %s: after %s, want %s", life, got, want)
 		}
 	}
+	for life, want := range map[time.Duration]time.Duration{90 * day: askEvery, time.Hour: 30 * time.Minute} {
+		now := from.Add(life * 9 / 10) // by a clock that is ahead
+		if got := soonestRenewal(from, from.Add(life), now).Sub(now); got != want {
+			t.Errorf("issued for %s: not within %s, want %s", life, got, want)
+		}
+	}
 	w, err := parseWindow([]byte(`{"suggestedWindow":{"start":"2026-01-01T00:00:00Z","end":"2026-01-03T00:00:00Z"},
 		"explanationURL":"https://ca/why"}`))
 	if err != nil || w.why != "https://ca/why" {
