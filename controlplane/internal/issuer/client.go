@@ -71,6 +71,14 @@ func (c *client) skewed(ahead time.Duration, now time.Time) {
 	}
 }
 
+// later returns the authority's time if the clock of this machine is behind it, by which a
+// certificate that was just issued may not have begun.
+func (c *client) later(now time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Add(max(-c.skew, 0))
+}
+
 // skewText describes how wrong the clock is, for people. It is empty if the clock is right.
 func (c *client) skewText() string {
 	c.mu.Lock()

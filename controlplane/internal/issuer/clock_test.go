@@ -9,6 +9,18 @@ import (
 	"github.com/edgewalk/edgewalk/internal/acmetest"
 )
 
+// By a clock that is behind, a certificate begins later. It is good all the same.
+func TestAClockThatIsBehindTakesCertificates(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{Now: time.Now})
+	r.pass(-2 * time.Hour)
+	r.replica("cp1")
+	r.issued("acme", "a.example.com")
+	if n := r.ca.Orders("a.example.com"); n != 1 {
+		t.Errorf("%d orders", n)
+	}
+}
+
 // A clock that was far ahead for a moment puts no order off: what failed by it is tried again once
 // the clock is right, and the issuer that failed by it is asked again, also where another control
 // plane leads by then.

@@ -199,7 +199,7 @@ func isStore(err error) bool {
 func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtained) (time.Time, error) {
 	now := l.now()
 	cert, err := certificate.New(o.certs, o.key, certificate.Options{
-		Domain: sub.name(), Now: now, AllowUntrusted: true,
+		Domain: sub.name(), Now: iss.later(now), AllowUntrusted: true,
 	})
 	if err != nil {
 		return l.failed(ctx, sub, iss, nil, fault{

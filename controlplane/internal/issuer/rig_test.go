@@ -142,7 +142,10 @@ func newRig(t *testing.T, cfg acmetest.Config) *rig {
 	}
 	r.Zone("example.com", "ns1.example.net", records)
 	r.Zone("edge.example", "ns.edge.example", records)
-	cfg.DNS, cfg.HTTPPort, cfg.Now = r.Resolver, r.port, r.now
+	cfg.DNS, cfg.HTTPPort = r.Resolver, r.port
+	if cfg.Now == nil {
+		cfg.Now = r.now
+	}
 	r.ca = acmetest.New(t, cfg)
 	r.trusted = r.ca.TLS.Clone()
 	r.looker = &domaincheck.Looker{
