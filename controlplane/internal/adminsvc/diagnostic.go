@@ -3,7 +3,6 @@ package adminsvc
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/auth"
@@ -61,10 +60,8 @@ func (s diagnostics) unserved(host, account string) string {
 			}
 		}
 	} else {
-		for record := range s.feed.All(topology.KindCustomDomains) {
-			if slices.Contains(ids, record.Key.ID) {
-				found = append(found, record)
-			}
+		for _, id := range ids {
+			found = append(found, s.feed.Named(topology.KindCustomDomains, id)...)
 		}
 	}
 	var says []string
