@@ -358,13 +358,13 @@ func (v *endpointView) write(check bool) (after *topologyv1.UrlEndpoint, warning
 		})
 		return resp.GetUrlEndpoint(), resp.GetWarnings(), resp.GetRevision(), err
 	}
-	mask := append(
-		[]string{
-			"description", "origins", "default_image", "not_found_page", "on_inconclusive", "walk_deadline", "cache",
-			"compress",
-		},
-		"cors", "response_headers",
-	)
+	mask := []string{"description", "origins"}
+	for _, name := range names(endpointFields) {
+		whole, _, _ := strings.Cut(protoPath(v.message, name), ".")
+		if !slices.Contains(mask, whole) {
+			mask = append(mask, whole)
+		}
+	}
 	resp, err := p.endpoints().UpdateUrlEndpoint(p.ctx, &adminv1.UpdateUrlEndpointRequest{
 		UrlEndpoint: v.Endpoint, UpdateMask: &fieldmaskpb.FieldMask{Paths: mask}, ValidateOnly: check, RequestId: id,
 	})
