@@ -39,6 +39,8 @@ type form struct {
 	errors map[string]string    // by field
 	// Problem is what is wrong with the whole.
 	Problem string
+
+	requestID string // instead of the one that the form was sent with
 }
 
 func newForm(p *page, m proto.Message) *form {
@@ -449,6 +451,9 @@ func (f *form) take(err error) bool {
 	if st.Code() == 10 { // ABORTED
 		f.Problem = "Somebody else has changed this meanwhile. Your input is kept here; open the page again to see theirs."
 	}
+	if infoOf(st).GetReason() == reused { // somebody went back to the form, and changed it
+		f.Problem, f.requestID = sentBefore, newRequestID()
+	}
 	return true
 }
 
@@ -514,8 +519,15 @@ func (f *form) Etag() string {
 
 // RequestID makes sending a form twice one change.
 func (f *form) RequestID() string {
-	return cmp.Or(f.page.r.PostFormValue("request_id"), newRequestID())
+	return cmp.Or(f.requestID, f.page.r.PostFormValue("request_id"), newRequestID())
 }
+
+const (
+	// reused is the reason of an error: another request had the id.
+	reused = "REQUEST_ID_REUSED"
+	// sentBefore says so to people.
+	sentBefore = "This form was sent before with other values, and those were taken. Send it again if you want these as well."
+)
 
 // query is values as the query of an address.
 func query(pairs ...string) string {

@@ -71,3 +71,69 @@ func TestEveryFieldOfAnEndpointIsSaved(t *testing.T) {
 		}
 	}
 }
+
+// Who goes back to a form that was sent, changes it and sends it again is told that it was sent
+// before, once: the form can be sent then. What is sent twice as it is, is done once.
+func TestBackToAFormThatWasSent(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "")
+	b := p.signedIn(t, p.root)
+	for _, one := range []struct {
+		page, field   string
+		first, second string
+		rest          url.Values
+	}{
+		{"/ui/a/acme/url-endpoints/new", "id", "one", "two", url.Values{"do": {"save"}}},
+		{"/ui/a/acme/origins/new?kind=web", "id", "one", "two", url.Values{
+			"do": {"save"}, "web.baseUrl": {"http://127.0.0.1:9"},
+		}},
+		{"/ui/a/acme/domains/new", "domain", "one.example.com", "two.example.com", nil},
+		{"/ui/a/acme/purges", "text", "one", "two", url.Values{"do": {"purge"}, "scope": {"tag"}}},
+	} {
+		form := hidden(b.get(t, one.page))
+		for name, values := range one.rest {
+			form[name] = values
+		}
+		form.Set(one.field, one.first)
+		for range 2 {
+			if a := b.post(t, one.page, form); a.code != http.StatusSeeOther {
+				t.Fatalf("%s: %d: %s", one.page, a.code, a.text)
+			}
+		}
+		form.Set(one.field, one.second)
+		a := b.post(t, one.page, form)
+		if a.code != http.StatusUnprocessableEntity || !strings.Contains(a.text, "was sent before with other values") {
+			t.Errorf("%s, changed and sent again: %d: %s", one.page, a.code, a.text)
+		}
+		form.Set("request_id", hidden(a).Get("request_id"))
+		if a := b.post(t, one.page, form); a.code != http.StatusSeeOther {
+			t.Errorf("%s, sent as the page asks: %d: %s", one.page, a.code, a.text)
+		}
+	}
+}
+
+// A purge that was previewed anew is another one, also of the same files.
+func TestEachPreviewIsAPurge(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "")
+	b := p.signedIn(t, p.root)
+	const page = "/ui/a/acme/purges"
+	form := hidden(b.get(t, page))
+	form.Set("scope", "tag")
+	form.Set("text", "spring")
+	for range 2 { // as a browser does that goes back to the preview
+		form.Set("do", "preview")
+		last := hidden(b.post(t, page, form))
+		again := url.Values{"scope": {"tag"}, "text": {"spring"}, "do": {"purge"}, "request_id": last["request_id"]}
+		if a := b.post(t, page, again); a.code != http.StatusSeeOther {
+			t.Fatalf("%d: %s", a.code, a.text)
+		}
+	}
+	resp, err := adminv1.NewPurgeServiceClient(p.conn).ListPurges(p.ctx(t),
+		&adminv1.ListPurgesRequest{Parent: "accounts/acme"})
+	if err != nil || len(resp.GetPurges()) != 2 {
+		t.Errorf("two purges are %d: %v", len(resp.GetPurges()), err)
+	}
+}

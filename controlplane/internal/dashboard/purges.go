@@ -13,8 +13,10 @@ import (
 type purgesView struct {
 	Scope, Text string // Scope: urls, prefix, tag, endpoint, everything
 	Hard        bool
-	RequestID   string
-	Problem     string
+	// RequestID is another each time, so that a purge is made once for each page that was looked
+	// at: who goes back to purge the same once more does.
+	RequestID string
+	Problem   string
 	// Preview is what a purge would cover; nil before it was asked for.
 	Preview   *preview
 	Endpoints []string
@@ -78,13 +80,10 @@ func (v *purgesView) flags() string {
 func (p *page) readPurge() *purgesView {
 	v := &purgesView{
 		Scope: p.value("scope"), Text: strings.TrimSpace(p.value("text")), Hard: p.value("kind") == "hard",
-		RequestID: p.r.PostFormValue("request_id"), Purge: p.may(adminv1.Rule_PURGE), Read: p.may(adminv1.Rule_READ),
+		RequestID: newRequestID(), Purge: p.may(adminv1.Rule_PURGE), Read: p.may(adminv1.Rule_READ),
 	}
 	if v.Scope == "" {
 		v.Scope = "urls"
-	}
-	if v.RequestID == "" {
-		v.RequestID = newRequestID()
 	}
 	return v
 }
@@ -121,12 +120,15 @@ func createPurge(p *page) error {
 	check := p.value("do") != "purge"
 	req := &adminv1.CreatePurgeRequest{Parent: p.parent(), Purge: v.purge(), ValidateOnly: check}
 	if !check {
-		req.RequestId = v.RequestID
+		req.RequestId = p.value("request_id")
 	}
 	resp, err := adminv1.NewPurgeServiceClient(p.d.cfg.Conn).CreatePurge(p.ctx, req)
 	if err != nil {
 		if code := httpStatusOf(err); code == 422 || code == 409 || code == 429 {
 			v.Problem = status.Convert(err).Message()
+			if infoOf(status.Convert(err)).GetReason() == reused {
+				v.Problem = sentBefore
+			}
 			return v.render(p, code)
 		}
 		return err
