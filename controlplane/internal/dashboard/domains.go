@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -200,12 +199,12 @@ func (v *domainView) render(code int) error {
 	out := view{Title: "New domain", Nav: "domains", Up: p.at("domains"), UpText: "Domains", Data: v}
 	if v.New {
 		out.CLI = []string{
-			"edgewalk create domain " + cmp.Or(v.Domain.GetDomain(), "images.example.com") + " -A " + p.account,
+			"edgewalk create domain " + shell(v.Domain.GetDomain(), "images.example.com") + " -A " + p.account,
 		}
 	} else {
 		name := v.Domain.GetDomain()
 		out.Title = name
-		out.CLI = []string{"edgewalk domains check " + name + " -A " + p.account}
+		out.CLI = []string{"edgewalk domains check " + shell(name, "") + " -A " + p.account}
 	}
 	return p.showAs(code, "domain.html", out)
 }
@@ -312,7 +311,7 @@ func confirmDomain(p *page) error {
 	c.Blocked = refusal(err)
 	return p.show("confirm.html", view{
 		Title: "Delete " + c.What + "?", Nav: "domains", Up: c.Back, UpText: d.GetDomain(),
-		CLI: []string{"edgewalk delete domain " + d.GetDomain() + " -A " + p.account}, Data: c,
+		CLI: []string{"edgewalk delete domain " + shell(d.GetDomain(), "") + " -A " + p.account}, Data: c,
 	})
 }
 

@@ -214,13 +214,26 @@ func (v *endpointView) render(code int) error {
 // flags are the --set of the command that does the same.
 func (v *endpointView) flags() string {
 	var b strings.Builder
+	told := make(map[string]bool)
 	for _, c := range v.Review {
+		path, after := c.GetPath(), c.GetAfter()
+		if name, _, of := strings.Cut(path, "["); of { // an entry of a map, which is given whole
+			path, after = name, flagValue(v.message, name)
+		}
+		whole, _, _ := strings.Cut(path, ".")
+		if _, f := lookup(v.message, whole); !v.message.Has(f) { // nothing is left of it
+			path, after = whole, ""
+		}
+		if told[path] {
+			continue
+		}
+		told[path] = true
 		switch {
-		case c.GetPath() == "id", c.GetPath() == "name":
-		case c.GetAfter() == "":
-			b.WriteString(" --unset " + c.GetPath())
+		case path == "id", path == "name":
+		case after == "":
+			b.WriteString(" --unset " + path)
 		default:
-			b.WriteString(" --set " + c.GetPath() + "=" + shellJSON(c.GetAfter()))
+			b.WriteString(" --set " + path + "=" + shellJSON(after))
 		}
 	}
 	return b.String()

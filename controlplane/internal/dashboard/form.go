@@ -136,6 +136,36 @@ func lookup(m protoreflect.Message, name string) (owner protoreflect.Message, f 
 	return m, f
 }
 
+// flagValue is what --set takes for a field; empty where it has no value.
+func flagValue(m protoreflect.Message, name string) string {
+	owner, f := lookup(m, name)
+	if !owner.Has(f) {
+		return ""
+	}
+	switch v := owner.Get(f); kindOf(f) {
+	case "lines":
+		var items []string
+		for i := range v.List().Len() {
+			items = append(items, v.List().Get(i).String())
+		}
+		return strings.Join(items, ",")
+	case "pairs":
+		pairs := make(map[string]string)
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			pairs[k.String()] = v.String()
+			return true
+		})
+		text, _ := json.Marshal(pairs) // It always has a JSON form.
+		return string(text)
+	case "duration":
+		return duration.String(v.Message().Interface().(*durationpb.Duration).AsDuration())
+	case "choice":
+		return string(f.Enum().Values().ByNumber(v.Enum()).Name())
+	default:
+		return v.String()
+	}
+}
+
 // mutable is lookup for writing.
 func mutable(m protoreflect.Message, name string) (owner protoreflect.Message, f protoreflect.FieldDescriptor) {
 	parts := strings.Split(name, ".")

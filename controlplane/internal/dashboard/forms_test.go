@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/dashboard"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // hidden is what a page's form sends besides what people type.
@@ -135,5 +136,76 @@ func TestEachPreviewIsAPurge(t *testing.T) {
 		&adminv1.ListPurgesRequest{Parent: "accounts/acme"})
 	if err != nil || len(resp.GetPurges()) != 2 {
 		t.Errorf("two purges are %d: %v", len(resp.GetPurges()), err)
+	}
+}
+
+// The command that a page shows can be pasted into a shell: it sets what the form does, and no
+// address of a page has it run something else.
+func TestCommandsCanBePasted(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "")
+	b := p.signedIn(t, p.root)
+	_, err := adminv1.NewUrlEndpointServiceClient(p.conn).CreateUrlEndpoint(p.ctx(t),
+		&adminv1.CreateUrlEndpointRequest{
+			Parent: "accounts/acme", UrlEndpointId: "old", UrlEndpoint: &topologyv1.UrlEndpoint{
+				Description:  "old",
+				DefaultImage: &topologyv1.DefaultImage{Path: "a.png", For: topologyv1.DefaultImage_ALL},
+				ResponseHeaders: &topologyv1.ResponseHeaders{
+					Set: map[string]string{"X-Shop": "acme"}, Remove: []string{"Server"},
+				},
+			},
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := func(a answer) string {
+		t.Helper()
+		m := regexp.MustCompile(`<code>(edgewalk [^<]*)</code>`).FindStringSubmatch(a.text)
+		if m == nil {
+			t.Fatalf("the page has no command: %d: %s", a.code, a.text)
+		}
+		return html.UnescapeString(m[1])
+	}
+	for _, one := range []struct {
+		page string
+		form url.Values
+		want string
+	}{
+		{
+			"/ui/a/acme/url-endpoints/new", url.Values{
+				"do": {"review"}, "id": {"shots"},
+				"responseHeaders.set": {"X-Shop: acme's\nX-Robots-Tag: noindex"},
+			},
+			`edgewalk create endpoint shots -A acme` +
+				` --set responseHeaders.set='{"X-Robots-Tag":"noindex","X-Shop":"acme'\''s"}'`,
+		},
+		{
+			"/ui/a/acme/url-endpoints/old", url.Values{
+				"do": {"review"}, "etag": {hidden(b.get(t, "/ui/a/acme/url-endpoints/old")).Get("etag")},
+				"responseHeaders.remove": {"Server"},
+			},
+			"edgewalk update endpoint old -A acme --unset description --unset defaultImage --unset responseHeaders.set",
+		},
+		{
+			"/ui/a/acme/origins/new?kind=webProxy", url.Values{
+				"do": {"save"}, "id": {"UPPER CASE"}, "webProxy.allowedHosts": {"*.img.example.com\ncdn.example.com"},
+				"timeouts.connect": {"2s"},
+			},
+			`edgewalk create origin 'UPPER CASE' -A acme` +
+				` --set webProxy.allowedHosts='*.img.example.com,cdn.example.com' --set timeouts.connect=2s`,
+		},
+	} {
+		if got := command(b.post(t, one.page, one.form)); got != one.want {
+			t.Errorf("%s shows\n%s\nwant\n%s", one.page, got, one.want)
+		}
+	}
+	for _, page := range []string{
+		"/ui/a/x%3Breboot/origins/new?kind=web", "/ui/a/$(reboot)/explain?url=http://localhost/",
+		"/ui/access/x%3Breboot/revoke", "/ui/a/acme/access/%60reboot%60/revoke",
+	} {
+		if a := b.get(t, page); a.code != http.StatusNotFound || strings.Contains(a.text, "<code>edgewalk") {
+			t.Errorf("%s: %d: %s", page, a.code, a.text)
+		}
 	}
 }

@@ -76,7 +76,7 @@ func confirmRestore(p *page) error {
 		v.Problem = status.Convert(err).Message()
 	}
 	v.Changes = resp.GetChanges()
-	to := p.r.PathValue("revision")
+	to := decimal(revision)
 	return p.show("restore.html", view{
 		Title: "Restore revision " + to + "?", Nav: "history", Up: p.at("history"), UpText: "History",
 		Lead: "Origins with their secrets, URL-endpoints and domains become what they were then, in one step at every edge. Media files and purges stay.",

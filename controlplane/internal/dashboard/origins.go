@@ -292,14 +292,13 @@ func (v *originView) render(code int) error {
 // their values.
 func originFlags(m protoreflect.Message, k *originKind) string {
 	var b strings.Builder
-	for _, name := range k.Main {
-		owner, f := lookup(m, name)
-		switch {
-		case isSecret(f):
-			b.WriteString(" --set " + name + "=…")
-		case f.IsList(), !owner.Has(f) && owner.Get(f).String() != "" && f.Kind() != protoreflect.BoolKind:
-		case owner.Has(f):
-			b.WriteString(" --set " + name + "=" + shell(owner.Get(f).String(), "''"))
+	for _, name := range k.all() {
+		if _, f := lookup(m, name); isSecret(f) {
+			if slices.Contains(k.Main, name) {
+				b.WriteString(" --set " + name + "=…")
+			}
+		} else if value := flagValue(m, name); value != "" {
+			b.WriteString(" --set " + name + "=" + shell(value, ""))
 		}
 	}
 	return b.String()

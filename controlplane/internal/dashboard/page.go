@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/adminconn"
+	"github.com/edgewalk/edgewalk/internal/shellword"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -211,8 +212,12 @@ func (d *Dashboard) signedIn(one route) http.HandlerFunc {
 		p.who, err = adminv1.NewTokenServiceClient(d.cfg.Conn).WhoAmI(p.ctx, &adminv1.WhoAmIRequest{})
 		if err == nil {
 			p.begin(one)
-			err = errForbidden
-			if p.may(one.need) {
+			switch {
+			case !p.plain():
+				err = errNoPage
+			case !p.may(one.need):
+				err = errForbidden
+			default:
 				err = one.handle(p)
 			}
 		}
@@ -220,6 +225,17 @@ func (d *Dashboard) signedIn(one route) http.HandlerFunc {
 			p.fail(err)
 		}
 	}
+}
+
+// plain reports whether the ids of the address are words that a shell takes as they are, as all
+// that there are do: pages show them in commands to copy, also before the admin API has seen them.
+func (p *page) plain() bool {
+	for _, name := range []string{"account", "id", "token"} {
+		if id := p.r.PathValue(name); id != "" && shellword.Quote(id) != id {
+			return false
+		}
+	}
+	return true
 }
 
 // pageTime bounds a page. The longest ones wait for a walk at an edge.
