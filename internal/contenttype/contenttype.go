@@ -1,11 +1,11 @@
 // Package contenttype says what a file is by the extension of its path.
 //
 // The table is fixed, so that every replica and every edge answers alike; the machines' own tables
-// differ. It never looks at the file's bytes: what a caller does about a path of no known suffix is
-// the caller's business.
+// differ. What a caller does about a path of no known suffix is the caller's business.
 package contenttype
 
 import (
+	"net/http"
 	"path"
 	"strings"
 )
@@ -15,6 +15,17 @@ import (
 func Of(filePath string) (mediaType string, ok bool) {
 	mediaType, ok = extensions[strings.ToLower(path.Ext(filePath))]
 	return mediaType, ok
+}
+
+// Kept returns the media type of a file whose bytes are replaced; head is the first 512 of the new
+// ones. It is the one that the file has, because somebody may have chosen it, unless the path has
+// no known suffix and the bytes are of a known kind: that is what has told it, and tells it again.
+func Kept(filePath, was string, head []byte) string {
+	said := http.DetectContentType(head)
+	if _, ok := Of(filePath); ok || said == "application/octet-stream" || said == "text/plain; charset=utf-8" {
+		return was
+	}
+	return said
 }
 
 // extensions follows the IANA registry and, where browsers need another name, the WHATWG.

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/edgewalk/edgewalk/internal/contenttype"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -242,10 +244,24 @@ func serveFile(p *page) error {
 	}
 }
 
-// put stores a file, and returns what has become of it.
+// put stores a file, and returns what has become of it. One that takes the place of another has the
+// tags and the content type that were given to that.
 func (p *page) put(
-	start *adminv1.UploadMediaFileRequest_Start, from io.Reader,
+	start *adminv1.UploadMediaFileRequest_Start, file io.Reader,
 ) (*adminv1.UploadMediaFileResponse, error) {
+	was, err := p.media().GetMediaFile(p.ctx,
+		&adminv1.GetMediaFileRequest{Name: mediaName(p.account, strings.TrimPrefix(start.GetPath(), "/"))})
+	from := bufio.NewReader(file)
+	switch code := status.Code(err); {
+	case err == nil:
+		head, _ := from.Peek(512) // What is wrong with the file is found out below.
+		f := was.GetMediaFile()
+		start.MediaFile = &topologyv1.MediaFile{
+			Tags: f.GetTags(), ContentType: contenttype.Kept(f.GetId(), f.GetContentType(), head),
+		}
+	case code != codes.NotFound && code != codes.InvalidArgument: // The upload says what is wrong with a path.
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel() // an upload that is given up leaves nothing
 	stream, err := p.media().UploadMediaFile(ctx)

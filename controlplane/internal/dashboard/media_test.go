@@ -4,10 +4,14 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // A file whose end is missing from the form is not stored: what was there stays.
@@ -47,5 +51,55 @@ func TestAFileThatIsCutOffReplacesNothing(t *testing.T) {
 		&adminv1.GetMediaFileRequest{Name: "accounts/acme/mediaFiles/a.txt"})
 	if size := resp.GetMediaFile().GetSizeBytes(); err != nil || size != int64(len("the whole file")) {
 		t.Errorf("%d bytes are stored, %v", size, err)
+	}
+}
+
+// A file whose bytes are replaced, by a form or by dropping another there, keeps the tags and the
+// content type that were given to it.
+func TestAReplacedFileKeepsWhatWasGivenToIt(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "Acme")
+	b := p.signedIn(t, p.root)
+	media := adminv1.NewMediaServiceClient(p.conn)
+	const name, kind = "accounts/acme/mediaFiles/shop/app.css", "text/x-own"
+	drop := func(text string) {
+		t.Helper()
+		r := b.request(t, http.MethodPut, "/ui/a/acme/media/upload?path=/shop/app.css", nil)
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+		if a := b.send(t, r); a.code != http.StatusOK {
+			t.Fatalf("%d: %s", a.code, a.text)
+		}
+	}
+	form := func(text string) {
+		t.Helper()
+		var body strings.Builder
+		parts := multipart.NewWriter(&body)
+		_ = parts.WriteField("path", "shop/app.css") // A strings.Builder takes everything.
+		file, _ := parts.CreateFormFile("file", "other.txt")
+		_, _ = io.WriteString(file, text)
+		_ = parts.Close()
+		r := b.request(t, http.MethodPost, "/ui/a/acme/media", nil)
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body.String())), int64(body.Len())
+		r.Header.Set("Content-Type", parts.FormDataContentType())
+		if a := b.send(t, r); a.code != http.StatusSeeOther {
+			t.Fatalf("%d: %s", a.code, a.text)
+		}
+	}
+	drop("first")
+	if _, err := media.UpdateMediaFile(p.ctx(t), &adminv1.UpdateMediaFileRequest{
+		MediaFile:  &topologyv1.MediaFile{Name: name, ContentType: kind, Tags: []string{"spring"}},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"content_type", "tags"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for text, replace := range map[string]func(string){"dropped": drop, "by form": form} {
+		replace(text)
+		resp, err := media.GetMediaFile(p.ctx(t), &adminv1.GetMediaFileRequest{Name: name})
+		f := resp.GetMediaFile()
+		if err != nil || f.GetSizeBytes() != int64(len(text)) || f.GetContentType() != kind ||
+			!slices.Equal(f.GetTags(), []string{"spring"}) {
+			t.Errorf("%s: %v, %v", text, f, err)
+		}
 	}
 }

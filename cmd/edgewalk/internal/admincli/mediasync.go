@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/edgewalk/edgewalk/internal/contenttype"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -153,7 +154,8 @@ func (c *cli) syncCommand() *cobra.Command {
 		Use:   "sync DIR PATH/",
 		Short: "Make a folder of the library like one here",
 		Long: `Upload the files below a folder that the library does not have or has with other bytes, several at once. Files that are
-the same are left alone. With --delete, what the folder of the library has besides is deleted.`,
+the same are left alone, and those that are replaced keep their tags and content type. With --delete, what the folder of the
+library has besides is deleted.`,
 		Example: `  edgewalk media sync shots/ /shop/ -A acme --dry-run
   edgewalk media sync shots/ /shop/ -A acme --delete --wait`,
 		Args: exactly(2, "a folder here and one of the library, such as /shop/"),
@@ -272,6 +274,7 @@ func (s *syncing) write(
 		next := &topologyv1.MediaFile{Tags: s.tags}
 		if was := there[file.remote]; was != nil {
 			next.Etag = was.GetEtag()
+			next.ContentType = contenttype.Kept(file.remote, was.GetContentType(), headOf(file.local))
 			if len(next.Tags) == 0 {
 				next.Tags = was.GetTags()
 			}
@@ -299,6 +302,18 @@ func (s *syncing) write(
 		return 0, err
 	}
 	return revision, nil
+}
+
+// headOf is what a file begins with. Who uploads it finds out why it cannot be read.
+func headOf(file string) []byte {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	head := make([]byte, 512)
+	n, _ := io.ReadFull(f, head)
+	return head[:n]
 }
 
 func (s *syncing) tell(r syncResult) error {
