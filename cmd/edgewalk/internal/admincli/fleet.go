@@ -41,10 +41,18 @@ func (w *waiting) addDetailFlags(cmd *cobra.Command) {
 	cmd.Flags().Var(&w.timeout, "timeout", "how long to wait for edges")
 }
 
-// waitFor waits until every edge has applied revision, if w asks for it.
+// waitFor waits until every edge has applied revision, if w asks for it. A command that had nothing
+// to write has none, and waits for what others, or an earlier run of it, have written.
 func (c *cli) waitFor(cmd *cobra.Command, conn *grpc.ClientConn, revision int64, w waiting) error {
 	if !w.enabled {
 		return nil
+	}
+	if revision == 0 {
+		now, err := adminv1.NewFleetServiceClient(conn).GetRevision(cmd.Context(), &adminv1.GetRevisionRequest{})
+		if err != nil {
+			return err
+		}
+		revision = now.GetRevision()
 	}
 	fmt.Fprintf(c.notes(cmd), "stored at %d; waiting for the edges\n", revision)
 	_, err := c.waitApplied(cmd, conn, revision, w)

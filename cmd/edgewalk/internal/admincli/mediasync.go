@@ -180,7 +180,7 @@ library has besides is deleted.`,
 					remove: remove, dryRun: dryRun, tags: tags,
 				}
 				revision, err := s.run(ctx, files)
-				if err != nil || dryRun || revision == 0 {
+				if err != nil || dryRun {
 					return err
 				}
 				return c.waitFor(cmd, conn, revision, wait)
@@ -555,7 +555,7 @@ func (c *cli) removeCommand() *cobra.Command {
 					}
 				}
 				revision, err := c.removeTold(ctx, cmd, conn, files, ignoreMissing, recursive)
-				if err != nil || revision == 0 {
+				if err != nil {
 					return err
 				}
 				return c.waitFor(cmd, conn, revision, wait)
