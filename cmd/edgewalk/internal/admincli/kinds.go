@@ -162,7 +162,7 @@ type fieldsOf map[string]any
 
 // call calls a standard method of the kind and returns its response.
 func (k *kind) call(
-	ctx context.Context, conn *grpc.ClientConn, verb string, fields fieldsOf,
+	ctx context.Context, conn grpc.ClientConnInterface, verb string, fields fieldsOf,
 ) (protoreflect.Message, error) {
 	method := verb + k.message
 	if verb == "List" {
@@ -197,7 +197,9 @@ func get(m protoreflect.Message, name string) protoreflect.Value {
 }
 
 // listAll returns one response with the resources of every page.
-func (k *kind) listAll(ctx context.Context, conn *grpc.ClientConn, fields fieldsOf) (protoreflect.Message, error) {
+func (k *kind) listAll(
+	ctx context.Context, conn grpc.ClientConnInterface, fields fieldsOf,
+) (protoreflect.Message, error) {
 	fields["page_size"] = int32(1000)
 	var all protoreflect.Message
 	for {

@@ -111,7 +111,7 @@ func filesBelow(folder string, in []fs.FileInfo, file func(name string) error) e
 // uploadAll sends files, several at once, and returns what has become of each, in their order.
 // After the first that fails no further one is begun.
 func uploadAll(
-	ctx context.Context, conn *grpc.ClientConn, files []transfer,
+	ctx context.Context, conn grpc.ClientConnInterface, files []transfer,
 	start func(transfer) *adminv1.UploadMediaFileRequest_Start, p *Progress,
 ) ([]*adminv1.UploadMediaFileResponse, error) {
 	responses := make([]*adminv1.UploadMediaFileResponse, len(files))
@@ -120,7 +120,7 @@ func uploadAll(
 	for i, file := range files {
 		group.Go(func() error {
 			if ctx.Err() != nil {
-				return nil
+				return ctx.Err()
 			}
 			response, err := upload(ctx, conn, file.local, start(file), p)
 			if err != nil {
@@ -199,7 +199,7 @@ library has besides is deleted.`,
 type syncing struct {
 	cli            *cli
 	cmd            *cobra.Command
-	conn           *grpc.ClientConn
+	conn           grpc.ClientConnInterface
 	parent, folder string
 	remove, dryRun bool
 	tags           []string
@@ -369,7 +369,7 @@ func hashes(ctx context.Context, files []transfer) ([]string, error) {
 
 // mediaBelow are the files of a library whose paths begin with a folder, by path.
 func mediaBelow(
-	ctx context.Context, conn *grpc.ClientConn, parent, folder string,
+	ctx context.Context, conn grpc.ClientConnInterface, parent, folder string,
 ) (map[string]*topologyv1.MediaFile, error) {
 	k, err := kindOf("media", "List")
 	if err != nil {

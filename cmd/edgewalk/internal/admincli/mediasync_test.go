@@ -3,6 +3,8 @@ package admincli
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,5 +109,44 @@ func TestRemoveTellsWhatIsGone(t *testing.T) {
 			strings.Contains(text, "missing") || strings.Contains(text, "broken") {
 			t.Errorf("with %s: %q", last, text)
 		}
+	}
+}
+
+// Uploads that an interruption keeps from being begun are no success: nothing of theirs is stored.
+func TestUploadsThatAreInterruptedFail(t *testing.T) {
+	t.Parallel()
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	start := func(transfer) *adminv1.UploadMediaFileRequest_Start {
+		t.Error("an upload is begun")
+		return nil
+	}
+	_, err := uploadAll(ctx, nil, []transfer{{"a", "a"}, {"b", "b"}}, start, NewProgress(io.Discard, "files"))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted uploads end with %v", err)
+	}
+}
+
+// A sync that ends before all is done says how far it came: what is deleted cannot be seen by
+// syncing again.
+func TestAnInterruptedSyncTellsHowFarItCame(t *testing.T) {
+	t.Parallel()
+	conn := deletions(func(name string) (int64, error) {
+		if name == "broken" {
+			return 0, status.Error(codes.PermissionDenied, "the token was revoked")
+		}
+		return 7, nil
+	})
+	var notes bytes.Buffer
+	cmd := new(cobra.Command)
+	cmd.SetErr(&notes)
+	s := syncing{cli: new(cli), cmd: cmd, conn: conn}
+	var gone []*topologyv1.MediaFile
+	for _, name := range []string{"a", "b", "broken"} {
+		gone = append(gone, &topologyv1.MediaFile{Name: name})
+	}
+	_, err := s.write(t.Context(), nil, nil, nil, gone)
+	if want := "0 of 0 files are uploaded, 2 of 3 deleted: sync again to go on\n"; err == nil || notes.String() != want {
+		t.Errorf("it says %q and ends with %v, want %q", notes.String(), err, want)
 	}
 }
