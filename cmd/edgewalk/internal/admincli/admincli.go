@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -53,6 +54,8 @@ type cli struct {
 	flags *pflag.FlagSet
 	// token and authorities are those of the context in use.
 	token, authorities string
+
+	several uuid.UUID // the command's id, if it makes several writes
 
 	documents int // printed so far
 }

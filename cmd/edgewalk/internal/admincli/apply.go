@@ -96,7 +96,7 @@ func (a *applying) readShown(account string) (err error) {
 }
 
 // prepare reads several documents, before any is applied.
-func (a *applying) prepare() error {
+func (a *applying) prepare() (err error) {
 	if len(a.documents) == 1 {
 		return nil
 	}
@@ -121,14 +121,8 @@ func (a *applying) prepare() error {
 			return fmt.Errorf("%s: account.etag: it is not that of the first document of account %q: leave it out, because each document waits for the one before it", d.source, account.GetId())
 		}
 	}
-	a.id = uuid.New()
-	if a.cli.requestID != "" {
-		var err error
-		if a.id, err = uuid.Parse(a.cli.requestID); err != nil {
-			return usagef("--request-id %q is no UUID", a.cli.requestID)
-		}
-	}
-	return nil
+	a.id, err = a.cli.commandID()
+	return err
 }
 
 // run applies the documents in order and returns the last revision.

@@ -174,6 +174,9 @@ library has besides is deleted.`,
 			if err != nil {
 				return err
 			}
+			if err := c.writeSeveral(); err != nil {
+				return err
+			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				s := syncing{
 					cli: c, cmd: cmd, conn: conn, parent: parent, folder: strings.TrimPrefix(args[1], "/"),
@@ -446,6 +449,9 @@ name in it, and a folder is taken with all that is below it.`,
 			if folder && strings.HasPrefix(to, from) {
 				return usagef("%s lies within %s", args[1], args[0])
 			}
+			if err := c.writeSeveral(); err != nil {
+				return err
+			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				files, err := mediaBelow(ctx, conn, parent, from)
 				if err != nil {
@@ -530,6 +536,9 @@ func (c *cli) removeCommand() *cobra.Command {
 				if strings.HasSuffix(arg, "/") && !recursive {
 					return usagef("%s is a folder: -r removes it with all that is below it", arg)
 				}
+			}
+			if err := c.writeSeveral(); err != nil {
+				return err
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				var files []*topologyv1.MediaFile

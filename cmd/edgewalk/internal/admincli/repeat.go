@@ -33,7 +33,16 @@ func (c *cli) identify(
 	identified := r.Has(field)
 	id := cmp.Or(c.requestID, uuid.NewString())
 	if !identified {
-		r.Set(field, protoreflect.ValueOfString(id))
+		own := id
+		if c.several != uuid.Nil {
+			id = c.several.String()
+			content, err := proto.MarshalOptions{Deterministic: true}.Marshal(req.(proto.Message))
+			if err != nil {
+				return err
+			}
+			own = uuid.NewSHA1(c.several, append([]byte(method), content...)).String()
+		}
+		r.Set(field, protoreflect.ValueOfString(own))
 	}
 	if err := ctx.Err(); err != nil {
 		return status.FromContextError(err).Err() // nothing is sent
@@ -59,6 +68,25 @@ func (c *cli) identify(
 	}
 	return &apiError{fmt.Sprintf("nobody knows whether it has happened (%s)\n  Repeat it with --request-id %s: then it happens once, if it has not yet.",
 		status.Convert(err).Message(), id), err}
+}
+
+// writeSeveral is called by a command that makes several writes. Each then has an id that is made of
+// the command's and of what it asks for, so that all of them are repeated under the command's.
+func (c *cli) writeSeveral() (err error) {
+	c.several, err = c.commandID()
+	return err
+}
+
+// commandID is the id that --request-id gives a command, else a new one.
+func (c *cli) commandID() (uuid.UUID, error) {
+	if c.requestID == "" {
+		return uuid.New(), nil
+	}
+	id, err := uuid.Parse(c.requestID)
+	if err != nil {
+		return id, usagef("--request-id %q is no UUID", c.requestID)
+	}
+	return id, nil
 }
 
 // unknownOutcome reports whether a request was sent, and neither done nor refused as far as anybody

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -103,6 +104,38 @@ func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
 		func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error { return nil },
 	); err != nil || req.GetRequestId() != "given" {
 		t.Errorf("under %q, %v", req.GetRequestId(), err)
+	}
+}
+
+// Each write of a command that makes several has an id of its own, the same when the command is
+// repeated as its error says.
+func TestWritesOfOneCommandHaveIdsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	var ids []string
+	unknown := status.New(codes.Canceled, "interrupted")
+	run := func(c *cli, names ...string) (err error) {
+		if err := c.writeSeveral(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			ctx, interrupt := context.WithCancel(t.Context())
+			err = c.identify(ctx, "DeleteMediaFile", &adminv1.DeleteMediaFileRequest{Name: name}, nil, nil,
+				func(_ context.Context, _ string, req, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
+					ids = append(ids, req.(*adminv1.DeleteMediaFileRequest).GetRequestId())
+					interrupt()
+					return unknown.Err()
+				})
+			interrupt()
+		}
+		return err
+	}
+	_, id, found := strings.Cut(run(new(cli), "a", "b").Error(), "--request-id ")
+	if id, _, _ = strings.Cut(id, ":"); !found || ids[0] == ids[1] || ids[0] == "" || slices.Contains(ids, id) {
+		t.Fatalf("writes under %q, to be repeated under %q", ids, id)
+	}
+	_ = run(&cli{requestID: id}, "b", "a", "c") // It fails like the first.
+	if ids[2] != ids[1] || ids[3] != ids[0] || slices.Contains(ids[:4], ids[4]) {
+		t.Errorf("the ids of a and b, then of b, a and c are %q", ids)
 	}
 }
 
