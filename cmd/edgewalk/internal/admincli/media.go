@@ -251,34 +251,54 @@ func localPath(file, target string) string {
 	return target
 }
 
-// downloadFile writes to a temporary file first, so that a broken download leaves what was there.
-func downloadFile(ctx context.Context, conn *grpc.ClientConn, name, target string, p *Progress) (int64, error) {
-	tmp, err := createBeside(target)
-	if err != nil {
-		return 0, err
+// downloadFile writes a file of the library to one here.
+func downloadFile(
+	ctx context.Context, conn *grpc.ClientConn, name, target string, p *Progress,
+) (n int64, err error) {
+	err = replaceFile(target, 0o644, func(w io.Writer) error {
+		n, err = download(ctx, conn, name, w, p)
+		return err
+	})
+	return n, err
+}
+
+// replaceFile has write write a file that gets its name once it is whole, so that one that breaks
+// off leaves what was there. Behind a link, that is what the link leads to. What is no file, such
+// as a pipe or /dev/null, stays what it is, and is written to.
+func replaceFile(target string, mode fs.FileMode, write func(io.Writer) error) error {
+	switch info, err := os.Stat(target); {
+	case err != nil: // There is nothing yet.
+	case info.IsDir():
+		return fmt.Errorf("write %s: it is a folder", target)
+	case !info.Mode().IsRegular():
+		f, err := os.OpenFile(target, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
+	default:
+		if target, err = filepath.EvalSymlinks(target); err != nil {
+			return err
+		}
 	}
-	defer os.Remove(tmp.Name())
-	n, err := download(ctx, conn, name, tmp, p)
+	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*") // with mode 0600
+	if failed := new(fs.PathError); errors.As(err, &failed) {
+		return fmt.Errorf("write %s: %w", target, failed.Err) // Its path is one that nobody typed.
+	} else if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // not there once it has its name
+	err = write(tmp)
 	if err == nil {
-		err = tmp.Chmod(0o644)
+		err = errors.Join(tmp.Chmod(mode), tmp.Sync())
 	}
 	if closed := tmp.Close(); err == nil {
 		err = closed
 	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), target)
+	if err != nil {
+		return err
 	}
-	return n, err
-}
-
-// createBeside makes a temporary file, mode 0600, that can be renamed to target.
-func createBeside(target string) (*os.File, error) {
-	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*")
-	var failed *fs.PathError
-	if errors.As(err, &failed) {
-		return nil, fmt.Errorf("write %s: %w", target, failed.Err) // Its path is one that nobody typed.
-	}
-	return tmp, err
+	return os.Rename(tmp.Name(), target)
 }
 
 // download copies a file's bytes to w and checks that all have arrived.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -45,25 +44,14 @@ are not part of it: edgewalk media backup copies them.`,
 	}, save, restore)
 }
 
-// saveSnapshot writes to a temporary file first, so that only a whole snapshot ever has the name.
+// saveSnapshot writes a snapshot to a file that its owner alone can read.
 func saveSnapshot(ctx context.Context, conn *grpc.ClientConn, target string, p *Progress) (n int64, err error) {
-	tmp, err := createBeside(target)
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(tmp.Name())
-	n, err = receiveSnapshot(ctx, conn, tmp, p)
-	p.Done()
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if closed := tmp.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return 0, err
-	}
-	return n, os.Rename(tmp.Name(), target)
+	defer p.Done()
+	err = replaceFile(target, 0o600, func(w io.Writer) error {
+		n, err = receiveSnapshot(ctx, conn, w, p)
+		return err
+	})
+	return n, err
 }
 
 func receiveSnapshot(ctx context.Context, conn *grpc.ClientConn, w io.Writer, p *Progress) (n int64, err error) {
