@@ -57,13 +57,15 @@ func TestTokensOfPeople(t *testing.T) {
 		t.Errorf("what login keeps: %v, %v", info, err)
 	}
 	do("context ls", 0, "here", "yes")
+	do("context ls -o json", 0, `"name": "here"`, `"inUse": true`)
+	do("context ls -o none", 2, "--output is")
 	do("token whoami", 0, id, "viewer")
 	do("get origins -A acme", 0)
 	do("create account globex", 1, "PERMISSION_DENIED", "edgewalk token whoami")
 	do("token whoami --context nobody", 2, `no context "nobody"`)
 	do("token whoami --context here"+server, 2, "--context and --server")
 	do("token whoami"+server, 0, "root") // a server that is named is not sent the token of a context
-	do("token revoke "+token+server, 0, "tokens/"+id+" revoked")
+	do("token revoke "+token+server+" -o json", 0, `"revoked": [`, `"tokens/`+id+`"`)
 	do("token whoami", 1, "the token is not valid, or was revoked\n  Put a token", "edgewalk login")
 	do("context rm here", 0, "forgotten")
 	do("context ls", 0, "NAME")

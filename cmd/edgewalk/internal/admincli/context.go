@@ -37,6 +37,13 @@ type loggedIn struct {
 	Token  string `yaml:"token,omitempty"`
 }
 
+// shownContext is what --output json says of one: no token.
+type shownContext struct {
+	Name   string `json:"name"`
+	Server string `json:"server"`
+	InUse  bool   `json:"inUse"`
+}
+
 // contextsFile is below the user's folder for configuration, such as ~/.config.
 func contextsFile() (string, error) {
 	dir, err := os.UserConfigDir()
@@ -252,8 +259,19 @@ func (c *cli) contextCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := c.checkOutput(); err != nil {
+				return err
+			}
+			names := slices.Sorted(maps.Keys(all.Contexts))
+			if !c.forPeople() {
+				shown := []shownContext{}
+				for _, name := range names {
+					shown = append(shown, shownContext{name, all.Contexts[name].Server, name == all.Current})
+				}
+				return c.printPlain(cmd.OutOrStdout(), map[string]any{"contexts": shown}, names)
+			}
 			t := table{head: []string{"NAME", "SERVER", "IN USE"}}
-			for _, name := range slices.Sorted(maps.Keys(all.Contexts)) {
+			for _, name := range names {
 				inUse := ""
 				if name == all.Current {
 					inUse = "yes"

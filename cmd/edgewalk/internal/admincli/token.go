@@ -180,6 +180,7 @@ func (c *cli) tokenRevokeCommand() *cobra.Command {
 		Args: between(1, 1000, "the ids of tokens"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				revoked := []string{}
 				for _, arg := range args {
 					id := strings.TrimPrefix(strings.TrimSpace(arg), "tokens/")
 					if found, ok := apitoken.ID(id); ok {
@@ -190,9 +191,13 @@ func (c *cli) tokenRevokeCommand() *cobra.Command {
 					); err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "tokens/%s revoked\n", id)
+					revoked = append(revoked, "tokens/"+id)
+					fmt.Fprintf(c.notes(cmd), "tokens/%s revoked\n", id)
 				}
-				return nil
+				if c.forPeople() {
+					return nil
+				}
+				return c.printPlain(cmd.OutOrStdout(), map[string]any{"revoked": revoked}, revoked)
 			})
 		},
 	}
