@@ -37,9 +37,9 @@ func NewSessions(s *store.Store, now func() time.Time) Sessions {
 // Run keeps them true.
 func (s Sessions) Run(ctx context.Context) error { return s.run(ctx) }
 
-// Begin signs in with a token, and returns the id of the session.
-func (s Sessions) Begin(ctx context.Context, token string) (string, error) {
-	one, err := s.begin(ctx, token)
+// Begin signs in with a token of an account, and returns the id of the session.
+func (s Sessions) Begin(ctx context.Context, token, account string) (string, error) {
+	one, err := s.begin(ctx, token, account)
 	return one.id, err
 }
 

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -24,7 +25,8 @@ import (
 const (
 	sessionTTL = 12 * time.Hour
 	// maxSessions bounds what is kept. For one more, the session that began first ends, of those of
-	// the token that has most: whoever signs in again and again ends nobody else's.
+	// the token that has most in the account that has most: whoever signs in again and again, also
+	// with all the tokens that an account can make, ends no session of another account.
 	maxSessions = 1000
 	// missesPerSecond bounds the questions to etcd about sessions that are not known here, which
 	// anybody can cause.
@@ -50,7 +52,9 @@ type sessionRecord struct {
 	// does not tell it.
 	Token []byte `json:"token"`
 	// Of is a keyed hash of the token, the same for all of its sessions.
-	Of      string `json:"of,omitempty"`
+	Of string `json:"of,omitempty"`
+	// Account is what the token is for.
+	Account string `json:"account,omitempty"`
 	Begun   int64  `json:"begun"`
 	Expires int64  `json:"expires"`
 }
@@ -106,8 +110,8 @@ func (s *sessions) take(e store.Entry) {
 	s.records[key] = r
 }
 
-// begin signs somebody in with a token.
-func (s *sessions) begin(ctx context.Context, token string) (session, error) {
+// begin signs somebody in with a token, which is for an account.
+func (s *sessions) begin(ctx context.Context, token, account string) (session, error) {
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // It never fails.
 	now := s.now()
@@ -117,7 +121,8 @@ func (s *sessions) begin(ctx context.Context, token string) (session, error) {
 		return session{}, err
 	}
 	value, err := json.Marshal(sessionRecord{
-		Token: sealed, Of: hex.EncodeToString(s.store.MAC("*", token)), Begun: now.Unix(), Expires: one.expires.Unix(),
+		Token: sealed, Of: hex.EncodeToString(s.store.MAC("*", token)), Account: account, Begun: now.Unix(),
+		Expires: one.expires.Unix(),
 	})
 	if err != nil {
 		return session{}, err
@@ -140,13 +145,15 @@ func (s *sessions) makeRoom(ctx context.Context) error {
 	s.mu.Lock()
 	first, many := "", len(s.records) >= maxSessions
 	if many {
-		of := make(map[string]int)
+		account, token := make(map[string]int), make(map[string]int)
 		for _, r := range s.records {
-			of[r.Of]++
+			account[r.Account]++
+			token[r.Of]++
 		}
 		for key, r := range s.records {
 			was := s.records[first]
-			if more := of[r.Of] - of[was.Of]; first == "" || more > 0 || more == 0 && r.Begun < was.Begun {
+			if first == "" || cmp.Or(cmp.Compare(account[was.Account], account[r.Account]),
+				cmp.Compare(token[was.Of], token[r.Of]), cmp.Compare(r.Begun, was.Begun)) < 0 {
 				first = key
 			}
 		}

@@ -3,6 +3,7 @@ package dashboard_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func TestSessions(t *testing.T) {
 	}
 	here, there := running(t, s, now), running(t, storetest.Open(t, store.Config{Prefix: prefix}), now)
 	const token = "ew1_a-token-that-is-secret"
-	id, err := here.Begin(t.Context(), token)
+	id, err := here.Begin(t.Context(), token, "acme")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func TestSessions(t *testing.T) {
 		_, err := here.Token(t.Context(), id)
 		return errors.Is(err, dashboard.ErrNoSession)
 	})
-	if id, err = here.Begin(t.Context(), token); err != nil {
+	if id, err = here.Begin(t.Context(), token, "acme"); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()
@@ -95,7 +96,7 @@ func TestSessionsAreBounded(t *testing.T) {
 	all := dashboard.NewSessions(s, now)
 	var first string
 	for n = range dashboard.MaxSessions + 5 {
-		id, err := all.Begin(t.Context(), "token")
+		id, err := all.Begin(t.Context(), "token", "acme")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -112,26 +113,36 @@ func TestSessionsAreBounded(t *testing.T) {
 	}
 }
 
-// Who signs in again and again with one token ends no session of another.
-func TestSessionsOfOneTokenEndNobodyElses(t *testing.T) {
+// Who signs in again and again ends no session of another: not with one token one of another token,
+// nor with all the tokens that an account may have one of another account.
+func TestSessionsEndNobodyElses(t *testing.T) {
 	t.Parallel()
-	var n int
-	begun := time.Now()
-	now := func() time.Time { return begun.Add(time.Duration(n) * time.Second) }
-	all := dashboard.NewSessions(storetest.New(t), now)
-	other, err := all.Begin(t.Context(), "another token")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n = range dashboard.MaxSessions + 5 {
-		if _, err := all.Begin(t.Context(), "token"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if token, err := all.Token(t.Context(), other); err != nil || token != "another token" {
-		t.Errorf("the other one: %q, %v", token, err)
-	}
-	if count := all.Count(); count != dashboard.MaxSessions {
-		t.Errorf("%d are known, want %d", count, dashboard.MaxSessions)
+	for name, of := range map[string]func(n int) (token, account string){
+		"with one token":    func(int) (token, account string) { return "token", "acme" },
+		"with many of them": func(n int) (token, account string) { return fmt.Sprint(n), "globex" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var n int
+			begun := time.Now()
+			now := func() time.Time { return begun.Add(time.Duration(n) * time.Second) }
+			all := dashboard.NewSessions(storetest.New(t), now)
+			other, err := all.Begin(t.Context(), "another token", "acme")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n = range dashboard.MaxSessions + 5 {
+				token, account := of(n)
+				if _, err := all.Begin(t.Context(), token, account); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if token, err := all.Token(t.Context(), other); err != nil || token != "another token" {
+				t.Errorf("the other one: %q, %v", token, err)
+			}
+			if count := all.Count(); count != dashboard.MaxSessions {
+				t.Errorf("%d are known, want %d", count, dashboard.MaxSessions)
+			}
+		})
 	}
 }

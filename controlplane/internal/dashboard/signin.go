@@ -171,7 +171,7 @@ func (d *Dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 		d.renderSignIn(w, r, http.StatusForbidden, "A token of this role is for programs: the dashboard has nothing for it.")
 		return
 	}
-	d.enter(w, r, token)
+	d.enter(w, r, token, who.GetToken().GetAccount())
 }
 
 // signInOnce takes the code of a link.
@@ -180,12 +180,12 @@ func (d *Dashboard) signInOnce(w http.ResponseWriter, r *http.Request) {
 		d.renderSignIn(w, r, http.StatusUnauthorized, "This link was used, or is of an earlier start.")
 		return
 	}
-	d.enter(w, r, "")
+	d.enter(w, r, "", "")
 }
 
 // enter begins a session.
-func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request, token string) {
-	one, err := d.sessions.begin(r.Context(), token)
+func (d *Dashboard) enter(w http.ResponseWriter, r *http.Request, token, account string) {
+	one, err := d.sessions.begin(r.Context(), token, account)
 	if err != nil {
 		d.log.ErrorContext(r.Context(), "dashboard: a session cannot be kept", "error", err)
 		d.renderSignIn(w, r, http.StatusServiceUnavailable, "The session cannot be kept, because etcd does not answer: try again.")
