@@ -68,12 +68,13 @@ func openKeys(dir, keyFile string, log *slog.Logger) (*keys, error) {
 		if encoded, err = k.by.Unwrap(wrapped, keyringPlace); err == nil {
 			err = k.take(encoded)
 		}
-		if k.saved = err == nil && k.by.Wraps(wrapped); err == nil && !k.saved {
-			err = k.save()
-		}
+		k.saved = err == nil && k.by.Wraps(wrapped)
 	}
 	switch {
 	case err == nil:
+		if err := k.save(); err != nil { // the edge has them all the same
+			log.Error("the keys of sealed secrets stay wrapped with an older state key, which the next start needs too", "file", k.path, "err", err)
+		}
 		return k, nil
 	case keyFile != "":
 		return nil, fmt.Errorf("--state-key-file %s does not open %s: %w: give the key that the folder was used with, or remove that file: "+

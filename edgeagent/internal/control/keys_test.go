@@ -137,3 +137,57 @@ func TestKeysAreKeptOnceTheDiskTakesThem(t *testing.T) {
 		})
 	}
 }
+
+// A disk that cannot be written keeps no edge from starting with a new state key, as long as the
+// file has the one before too.
+func TestStateKeyIsReplacedOnceTheDiskTakesIt(t *testing.T) {
+	t.Parallel()
+	h, welcome, _ := sealedSecret(t)
+	dir, keyFile := t.TempDir(), filepath.Join(t.TempDir(), "key")
+	if _, err := seal.CreateKey(keyFile); err != nil {
+		t.Fatal(err)
+	}
+	p := newPeer(t)
+	cfg := testConfig(t, dir, p.address)
+	cfg.StateKeyFile = keyFile
+	a := start(t, cfg)
+	p.accept().send(welcome).send(h.full()...).persisted(h.revision)
+	a.stop()
+
+	newFile := filepath.Join(t.TempDir(), "new")
+	if _, err := seal.CreateKey(newFile); err != nil {
+		t.Fatal(err)
+	}
+	newKey, err := os.ReadFile(newFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldKey, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := filepath.Join(t.TempDir(), "both")
+	if err := os.WriteFile(both, append(newKey, oldKey...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(dir, keyringFile+".next")
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	starts := func(what, keyFile string) {
+		t.Helper()
+		cfg := testConfig(t, dir, p.address)
+		cfg.StateKeyFile = keyFile
+		a := start(t, cfg)
+		if got := secretOf(cfg); got != "canary" {
+			t.Errorf("%s: the secret is %q", what, got)
+		}
+		a.stop()
+	}
+	starts("while the disk takes nothing", both)
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	starts("with room", both)
+	starts("with the new key alone", newFile)
+}
