@@ -83,21 +83,30 @@ func (s *secure) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return shown, nil
 }
 
-// ofDomain returns the certificate of a domain: its own, or else one from a file. A domain without
-// TLS has none.
+// ofDomain returns the certificate of a domain: its own, or else one from a file. One from a file
+// that is good also comes before an own one that has ended. A domain without TLS has none.
 func (s *secure) ofDomain(host string, d *topology.Domain) (shown *tls.Certificate, err error) {
 	if d.NoTLS {
 		return nil, nil
 	}
+	named := s.files.Named(host)
 	if own := s.table.Root().Certificate(d); own != nil && s.domains != nil {
+		if now := time.Now(); own.Expired(now) && good(named, now) {
+			return named, nil
+		}
 		if shown, err = s.domains.Get(own); err == nil {
 			return shown, nil
 		}
 	}
-	if named := s.files.Named(host); named != nil {
+	if named != nil {
 		return named, nil
 	}
 	return nil, err
+}
+
+// good reports whether there is a certificate of a file, and it has not ended.
+func good(named *tls.Certificate, now time.Time) bool {
+	return named != nil && now.Before(named.Leaf.NotAfter)
 }
 
 // shared reports whether a host is the shared host, or an account's host below it. Before there is
@@ -113,11 +122,8 @@ func (s *secure) shared(host string) bool {
 
 // holds reports whether a domain can be served over TLS now.
 func (s *secure) holds(root *route.Root, host string, d *topology.Domain, now time.Time) bool {
-	if own := root.Certificate(d); own != nil && s.domains != nil {
-		return !own.Expired(now) && s.domains.Holds(own)
-	}
-	shown := s.files.Named(host)
-	return shown != nil && now.Before(shown.Leaf.NotAfter)
+	own := root.Certificate(d)
+	return own != nil && s.domains != nil && !own.Expired(now) && s.domains.Holds(own) || good(s.files.Named(host), now)
 }
 
 // ticketMark begins the data that a ticket is bound to.

@@ -116,6 +116,9 @@ func (s *secured) certify(name string, change func(*topologyv1.Certificate)) {
 	s.resources["certificates/acme/"+topology.DomainID(name)] = record
 }
 
+// ended makes a certificate one that is over.
+func ended(c *topologyv1.Certificate) { c.NotAfter = time.Now().Add(-time.Second).Unix() }
+
 func (s *secured) fetch(
 	_ context.Context, ids []topology.CertificateID,
 ) (found []*topologyv1.SealedCertificate, err error) {
@@ -158,9 +161,15 @@ func TestWhichCertificate(t *testing.T) {
 		func(d *topologyv1.CustomDomain) { d.Tls = &topologyv1.DomainTls{Mode: topologyv1.DomainTls_OFF} })
 	s.domain("new.test", nil)
 	s.domain("a.file.test", nil)
+	s.domain("new.file.test", nil)
+	s.domain("over.file.test", nil)
+	s.domain("over.test", nil)
 	s.domain("pending.test", func(d *topologyv1.CustomDomain) { d.State = topologyv1.CustomDomain_PENDING })
-	for _, name := range []string{"own.test", "*.wild.test", "pending.test"} {
+	for _, name := range []string{"own.test", "*.wild.test", "pending.test", "new.file.test"} {
 		s.certify(name, nil)
+	}
+	for _, name := range []string{"over.test", "over.file.test"} {
+		s.certify(name, ended)
 	}
 	s.show()
 	const unknown = "remote error: tls: unrecognized name"
@@ -174,6 +183,9 @@ func TestWhichCertificate(t *testing.T) {
 		"wild.test":        unknown,
 		"new.test":         unknown,
 		"a.file.test":      "*.file.test",
+		"new.file.test":    "new.file.test",
+		"over.file.test":   "*.file.test", // which has not ended
+		"over.test":        "over.test",
 		"pending.test":     unknown,
 		"nobody.test":      unknown,
 		"shared.test":      "shared.test",
@@ -405,7 +417,6 @@ func TestRedirects(t *testing.T) {
 	s.domain("allow.test", nil)
 	s.domain("yes.test", redirect)
 	s.domain("none.test", redirect)
-	s.domain("over.test", redirect)
 	s.domain("cdn.test", redirect)
 	s.domain("away.test", redirect)
 	s.domain("a.file.test", redirect)
@@ -422,7 +433,10 @@ func TestRedirects(t *testing.T) {
 	for _, name := range []string{"allow.test", "yes.test", "off.test", "*.wild.test"} {
 		s.certify(name, nil)
 	}
-	s.certify("over.test", func(c *topologyv1.Certificate) { c.NotAfter = time.Now().Add(-time.Second).Unix() })
+	for _, name := range []string{"over.test", "over.file.test"} {
+		s.domain(name, redirect)
+		s.certify(name, ended)
+	}
 	s.certify("cdn.test", func(c *topologyv1.Certificate) { c.Proxied = true })
 	s.certify("away.test", func(c *topologyv1.Certificate) { c.Id = slices.Repeat([]byte{0xee}, 16) })
 	s.show()
@@ -451,6 +465,7 @@ func TestRedirects(t *testing.T) {
 		{"own.wild.test", "/a.txt", "A: b", "308 https://own.wild.test/a.txt"},
 		{"cdn.wild.test", "/a.txt", "A: b", "200 "},
 		{"a.file.test", "/a.txt", "A: b", "308 https://a.file.test/a.txt"},
+		{"over.file.test", "/a.txt", "A: b", "308 https://over.file.test/a.txt"},
 	} {
 		response, _ := s.get(c.host, c.target, c.field)
 		if got := fmt.Sprintf("%d %s", response.StatusCode, response.Header.Get("Location")); got != c.want {
