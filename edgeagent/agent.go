@@ -302,9 +302,11 @@ func (a *Agent) hooks() route.Hooks {
 }
 
 // inStep records that a control plane has said that the edge has all there is.
-func (a *Agent) inStep() {
+func (a *Agent) inStep(first bool) {
 	a.purges.NoneMissed()
-	a.certs.Connected()
+	if first {
+		a.certs.Connected()
+	}
 }
 
 // fetchCertificates asks the control plane for certificates. It fails while there is no Control.

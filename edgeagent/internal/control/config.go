@@ -53,9 +53,9 @@ type Config struct {
 
 	// Table is brought up to date. Only this package applies steps to it.
 	Table *route.Table
-	// InStep is called whenever the control plane has said that the agent has all that there is.
-	// May be nil.
-	InStep func()
+	// InStep is called whenever the control plane has said that the agent has all that there is;
+	// first says that it did so for the first time on this stream. May be nil.
+	InStep func(first bool)
 	// Report is asked every 10 s while connected.
 	Report func() *edgev1.Report
 	// ReportSoon receives when a report should not wait for that. Nil: none is early.

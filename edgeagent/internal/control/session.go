@@ -43,6 +43,7 @@ type session struct {
 	// everything says that only a full state may come next.
 	everything bool
 	inStep     bool
+	told       bool // Config.InStep was called
 	drain      *edgev1.Drain
 	// broken says that the stream has ended.
 	broken bool

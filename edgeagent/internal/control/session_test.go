@@ -594,6 +594,27 @@ func TestAgeIsRightAfterAClockWasAhead(t *testing.T) {
 	}
 }
 
+// What was put off because no control plane was there is tried again once one is, and not each time
+// it says that there is nothing new.
+func TestTheFirstWordOfAStreamIsToldApart(t *testing.T) {
+	t.Parallel()
+	h := smallHistory()
+	p := newPeer(t)
+	cfg := testConfig(t, t.TempDir(), p.address)
+	told := make(chan bool, 8)
+	cfg.InStep = func(first bool) { told <- first }
+	start(t, cfg)
+	d := p.accept().send(h.welcome()).send(h.full()...)
+	mark := func() message { return bookmark(h.revision, h.digest()) }
+	d.send(mark(), mark(), mark()).close(nil)
+	p.accept().send(h.welcome(), mark(), mark())
+	for i, want := range []bool{true, false, false, true, false} {
+		if first := <-told; first != want {
+			t.Errorf("word %d is the first of its stream: %v, want %v", i+1, first, want)
+		}
+	}
+}
+
 // gathered is the value of each gauge and counter, and the sum of each histogram, by its name and
 // labels.
 func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {

@@ -254,7 +254,8 @@ func (s *session) bookmark(b *edgev1.Bookmark) error {
 		}
 	}
 	if c.cfg.InStep != nil {
-		c.cfg.InStep()
+		c.cfg.InStep(!s.told)
+		s.told = true
 	}
 	return nil
 }
