@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/state"
 	"github.com/edgewalk/edgewalk/internal/connfault"
 	"github.com/edgewalk/edgewalk/internal/jointoken"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -190,7 +191,8 @@ func broken(path, why string) error {
 	return fmt.Errorf("%s: %s: remove it, and start the edge with a new join token", path, why)
 }
 
-// write puts a file in place whole, readable by this user alone.
+// write puts a file in place whole, readable by this user alone. It is there after a power cut: a
+// key that is lost takes the join token with it, which is good for one key.
 func (i *Identity) write(name string, h held) error {
 	der, err := x509.MarshalPKCS8PrivateKey(h.key)
 	if err != nil {
@@ -216,7 +218,10 @@ func (i *Identity) write(name string, h held) error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(i.cfg.Dir, name))
+	if err := os.Rename(f.Name(), filepath.Join(i.cfg.Dir, name)); err != nil {
+		return err
+	}
+	return state.SyncDir(i.cfg.Dir)
 }
 
 // Joined is closed once there is a certificate. It stays closed.

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
 	"github.com/edgewalk/edgewalk/internal/await"
 	"github.com/edgewalk/edgewalk/internal/jointoken"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
@@ -246,6 +247,34 @@ func TestJoin(t *testing.T) {
 		default:
 			t.Errorf("%s it joins again", name)
 		}
+	}
+}
+
+// A power cut leaves an edge the key that it has joined with, and then its certificate: with
+// another key the token would be refused.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	s := serve(t, a)
+	s.loses = 1
+	cfg := config(t, a, s.address)
+	disk := disktest.NewImage(t, 4<<20, "^has_journal")
+	cfg.Dir = disk.Dir
+	if i := open(t, cfg); i.attempt(t.Context(), s.address, i.join) == nil {
+		t.Fatal("the first answer is not lost")
+	}
+	cfg.Dir = disk.AfterPowerCut().Dir
+	i := open(t, cfg)
+	if i.joining.key == nil {
+		t.Fatal("the key is gone before the edge has its certificate")
+	}
+	cfg.Dir = disk.Dir
+	if i = open(t, cfg); i.attempt(t.Context(), s.address, i.join) != nil {
+		t.Fatal("it does not join")
+	}
+	cfg.Dir = disk.AfterPowerCut().Dir
+	if again := open(t, cfg); again.Expires().IsZero() {
+		t.Error("the certificate is gone")
 	}
 }
 
