@@ -38,9 +38,9 @@ const (
 	fetchAtOnce, fetchRate = 64, 500
 	// fetchTimeout bounds such a call.
 	fetchTimeout = 10 * time.Second
-	// handshakeWait is how long a handshake waits for a certificate that is not on disk. After the
-	// start it waits for the file to be read for up to loadWait, and looks each loadLook whether
-	// the certificate was read.
+	// handshakeWait is how long a handshake waits for a certificate that is not on disk. In the
+	// first loadWait after the start it waits for the file to be read, and looks each loadLook
+	// whether the certificate was read. A disk that takes longer than that is not waited for.
 	handshakeWait = 2 * time.Second
 	loadWait      = 4 * time.Second
 	loadLook      = 10 * time.Millisecond
@@ -97,7 +97,7 @@ type Certificates struct {
 
 	fetches singleflight.Group
 	waits   chan struct{}
-	loaded  chan struct{} // closed when the file was read
+	loaded  chan struct{} // closed when the file was read, or nobody is to wait for that any more
 	kick    chan struct{}
 	// connected says that a control plane was reached, so that what could not be fetched is asked
 	// for at once.
@@ -114,6 +114,8 @@ type Certificates struct {
 	// missing are the certificates that are not on disk.
 	missing map[topology.CertificateID]*want
 	soonest soonest
+
+	loadWait time.Duration // the constant, but for tests
 }
 
 // want is a certificate to fetch.
@@ -140,7 +142,7 @@ func New(cfg Config) (*Certificates, error) {
 	c := &Certificates{
 		cfg: cfg, file: newFile(cfg.Dir, cfg.Size), waits: make(chan struct{}, maxWaits), loaded: make(chan struct{}),
 		kick: make(chan struct{}, 1), fetched: make(chan []*topologyv1.SealedCertificate, maxWaits),
-		missing: make(map[topology.CertificateID]*want), everything: true,
+		missing: make(map[topology.CertificateID]*want), everything: true, loadWait: loadWait,
 	}
 	var err error
 	if c.ready, err = lru.New[topology.CertificateID, *tls.Certificate](cfg.Ready); err != nil {
@@ -202,10 +204,8 @@ func (c *Certificates) Get(want *topology.Certificate) (*tls.Certificate, error)
 // find looks for a certificate on disk, and then at the control plane.
 func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, lookup, error) {
 	ready, err := c.fromDisk(want)
-	if errors.Is(err, errAbsent) && !c.waitLoaded(want) {
-		return nil, lookupFailed, errors.New("certificates on disk are still being read")
-	}
 	if errors.Is(err, errAbsent) {
+		c.waitLoaded(want)
 		ready, err = c.fromDisk(want)
 	}
 	switch {
@@ -236,23 +236,15 @@ func (c *Certificates) find(want *topology.Certificate) (*tls.Certificate, looku
 	}
 }
 
-// waitLoaded waits until the file has a certificate, or is known not to have it. It reports false
-// if that takes too long.
-func (c *Certificates) waitLoaded(want *topology.Certificate) bool {
-	deadline := time.NewTimer(loadWait)
-	defer deadline.Stop()
+// waitLoaded waits until the file has a certificate, is known not to have it, or takes too long.
+func (c *Certificates) waitLoaded(want *topology.Certificate) {
 	look := time.NewTicker(loadLook)
 	defer look.Stop()
-	for {
+	for !c.file.has(want.ID) {
 		select {
 		case <-c.loaded:
-			return true
-		case <-deadline.C:
-			return false
+			return
 		case <-look.C:
-			if c.file.has(want.ID) {
-				return true
-			}
 		}
 	}
 }
@@ -351,8 +343,11 @@ func (c *Certificates) failed() {
 // Run reads the file, and keeps in it what the topology names, until ctx ends.
 func (c *Certificates) Run(ctx context.Context) error {
 	defer c.file.close()
+	waited := sync.OnceFunc(func() { close(c.loaded) })
+	enough := time.AfterFunc(c.loadWait, waited)
 	damaged, err := c.file.load()
-	close(c.loaded)
+	enough.Stop()
+	waited()
 	switch {
 	case err != nil:
 		c.cfg.Logger.Error("certificates are not kept on disk: after a restart a control plane has to send them again", "err", err)

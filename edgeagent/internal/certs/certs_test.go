@@ -187,17 +187,22 @@ func (w *world) start(dir string, change func(*Config)) *edge {
 	if e.Certificates, err = New(cfg); err != nil {
 		w.tb.Fatal(err)
 	}
+	e.run(w.tb)
+	return e
+}
+
+// run runs the certificates until they are stopped, by the end of the test at the latest.
+func (e *edge) run(tb testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx) }()
 	e.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			w.tb.Error(err)
+			tb.Error(err)
 		}
 	})
-	w.tb.Cleanup(e.stop)
-	return e
+	tb.Cleanup(e.stop)
 }
 
 // until waits for a condition.

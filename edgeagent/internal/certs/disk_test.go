@@ -2,6 +2,7 @@ package certs
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/disktest"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -170,4 +174,40 @@ func TestFolderIsRemoved(t *testing.T) {
 	e.stop()
 	w.setAway(true)
 	w.shownAll(w.start(dir, nil), 2)
+}
+
+// Where the disk does not let the file be opened, handshakes do not wait for that for ever: the
+// control plane has what is in it.
+func TestDiskHangsAtTheStart(t *testing.T) {
+	t.Parallel()
+	w, dir := newWorld(t), t.TempDir()
+	w.issue("a.acme.test")
+	first := w.start(dir, nil)
+	until(t, "it is on disk", func() bool { return first.file.count() == 1 })
+	first.stop()
+	// Whoever opens a file under a lease waits until the holder gives it back (fcntl(2)).
+	lease, err := os.OpenFile(filepath.Join(dir, fileName), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Close()
+	if _, err := unix.FcntlInt(lease.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skipf("a file that cannot be opened needs a lease: %v", err)
+	}
+	c, err := New(Config{
+		Dir: dir, Root: w.table.Root, Fetch: w.fetch, Logger: slog.New(slog.DiscardHandler),
+		Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.loadWait = time.Millisecond
+	e := &edge{Certificates: c}
+	e.run(t)
+	w.shown(e, "a.acme.test")
+	if n := e.file.count(); n != 0 {
+		t.Errorf("%d certificates are read from a file that is not open", n)
+	}
+	lease.Close()
+	until(t, "it is found on disk", func() bool { return e.file.count() == 1 })
 }
