@@ -91,6 +91,39 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// What nobody has is forgotten in its time also while the machine sleeps, by which the monotonic
+// clock does not go on.
+func TestMemoryEndsWhileTheMachineSleeps(t *testing.T) {
+	t.Parallel()
+	clock := clock{now: time.Now()}
+	r := newRig(t, func(_ *objects.Config, c *Config) { c.Now = clock.Now })
+	a := r.addOrigin("a")
+	r.endpoint.Cache.NegativeTtl = seconds(3600)
+	r.apply()
+	for _, c := range []struct {
+		sleep time.Duration
+		want  string
+	}{
+		{0, "404 public, max-age=3600"},
+		{3500 * time.Second, "404 public, max-age=100"},
+		{200 * time.Second, "200 public, max-age=3600"},
+	} {
+		clock.sleep(c.sleep)
+		reply := r.get("/x", nil)
+		reply.Close()
+		if got := itoa(reply.Status) + " " + header(reply, "Cache-Control"); got != c.want {
+			t.Errorf("%s later: %s, want %s", c.sleep, got, c.want)
+		}
+		a.reply("/x", &originReply{status: 200, body: []byte("here")})
+	}
+	m := newMemory[int](1)
+	m.put(objects.Key{}, 1, clock.Now(), time.Minute)
+	clock.sleep(time.Minute)
+	if _, _, ok := m.get(objects.Key{}, clock.Now()); ok {
+		t.Error("remembered beyond its time")
+	}
+}
+
 // A key is one file: nothing that differs may share it, and nothing that is the same may differ.
 func TestKey(t *testing.T) {
 	t.Parallel()

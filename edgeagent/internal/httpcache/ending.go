@@ -62,7 +62,7 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 	if e.definite {
 		ttl = q.policy.NegativeTTL // it may be shorter by now
 	}
-	return ttl - now.Sub(e.at)
+	return ttl - max(now.Sub(e.at), now.Round(0).Sub(e.at)) // see memory.get
 }
 
 // holds reports whether the ending may be used for q: no purge covers it, the walk is the same, the

@@ -34,13 +34,14 @@ func (m *memory[V]) put(k objects.Key, v V, now time.Time, ttl time.Duration) {
 }
 
 // get returns the value of k, and how long it is still valid. It is no longer valid after the clock
-// was set back, because it would otherwise be valid for too long.
+// was set back, because it would otherwise be valid for too long. Its time has also passed if it
+// has by the clock of the wall alone, because the other one stands still while the machine sleeps.
 func (m *memory[V]) get(k objects.Key, now time.Time) (v V, left time.Duration, ok bool) {
 	r, ok := m.items.Get(k)
 	if !ok {
 		return v, 0, false
 	}
-	if !now.Before(r.till) || now.Before(r.since) {
+	if !now.Before(r.till) || !now.Round(0).Before(r.till) || now.Before(r.since) {
 		m.items.Remove(k)
 		return v, 0, false
 	}

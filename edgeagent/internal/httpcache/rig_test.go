@@ -18,6 +18,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/edgewalk/edgewalk/internal/await"
 
@@ -51,6 +52,14 @@ func (c *clock) add(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
+}
+
+// sleep moves the clock of the wall alone. A [time.Time] that has the monotonic one too begins with
+// the seconds of the wall, above 30 bits of nanoseconds.
+func (c *clock) sleep(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*(*uint64)(unsafe.Pointer(&c.now)) += uint64(d/time.Second) << 30
 }
 
 // rig is a cache on a real store and a real walk over real HTTP origins, for one account "acme".
@@ -110,7 +119,7 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 	r.library = newTestOrigin(t, r.clock)
 	r.purges = table
 	client := origin.New(origin.Config{AllowPrivate: true, MediaURL: func() string { return r.library.url }})
-	walker := walk.New(walk.Config{Client: client, Now: r.clock.Now,
+	walker := walk.New(walk.Config{Client: client, Now: config.Now,
 		Purged: func(account, endpoint, path, query string, asof int64) bool {
 			return table.Check(
 				&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof,

@@ -271,7 +271,7 @@ func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began t
 	if o == nil || a.Outcome != origin.NotHere || a.Reason == origin.Unasked || ttl <= 0 {
 		return time.Time{}
 	}
-	m := miss{at: began.Sub(w.memory.began), asof: r.Revision, denied: a.Reason == origin.Denied}
+	m := w.memory.miss(began, r.Revision, a.Reason == origin.Denied)
 	w.memory.remember(w.memory.key(r, o), m)
 	return began.Add(m.life(ttl))
 }

@@ -25,6 +25,7 @@ type missKey [2]uint64
 type miss struct {
 	at     time.Duration // when it was asked, counted from when the memory began, on the clock that never jumps
 	asof   int64         // the revision at which the walk began
+	wall   int32         // at in seconds, on the clock that goes on while the machine sleeps
 	denied bool          // a 403 that stands for "no such file", believed for at most origin.DeniedFor
 }
 
@@ -72,6 +73,19 @@ func (m *memory) key(r *Request, o *topology.Origin) (k missKey) {
 
 func (m *memory) shard(k missKey) *shard { return &m.shards[k[0]%memoryShards] }
 
+// miss returns one that was asked at a moment, as of a revision.
+func (m *memory) miss(asked time.Time, asof int64, denied bool) miss {
+	wall := asked.Round(0).Sub(m.began)
+	return miss{at: asked.Sub(m.began), asof: asof, wall: int32(wall / time.Second), denied: denied}
+}
+
+// since is how long ago a miss was asked, by the clock that says more: the one stands still while
+// the machine sleeps, and the other may be set back. What the latter says is up to a second wrong.
+func (m *memory) since(said miss, now time.Time) time.Duration {
+	wall := now.Round(0).Sub(m.began) - time.Duration(said.wall)*time.Second
+	return max(now.Sub(m.began)-said.at, wall-time.Second)
+}
+
 // life is how long a miss may be used where negative_ttl is ttl.
 func (m miss) life(ttl time.Duration) time.Duration {
 	if m.denied {
@@ -104,7 +118,7 @@ func (m *memory) recall(k missKey, ttl time.Duration, now time.Time) (said miss,
 	if !ok {
 		return said, 0
 	}
-	return said, said.life(ttl) - (now.Sub(m.began) - said.at)
+	return said, said.life(ttl) - m.since(said, now)
 }
 
 func (s *shard) get(k missKey) (miss, bool) {
