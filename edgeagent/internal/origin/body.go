@@ -152,6 +152,12 @@ func (c *Client) makeResumable(ctx context.Context, k *kind.Kind, o *topology.Or
 func (b *body) Read(p []byte) (int, error) {
 	for {
 		n, err := b.src.Read(p)
+		if left := b.last + 1 - b.next; b.last >= 0 && int64(n) > left {
+			n = int(left) // what follows a part belongs to no reply
+			if n == 0 {
+				err = io.EOF
+			}
+		}
 		b.next += int64(n)
 		if n > 0 {
 			return n, nil // an error comes back with the next read
@@ -236,17 +242,22 @@ func (b *body) resume() bool {
 	return resumed
 }
 
-// continues reports whether r is the rest of the file, and nothing else.
+// continues reports whether r is the rest of the file, and nothing else. It then sets last, which
+// the head of the file may not have told.
 func (b *body) continues(r *Response) bool {
 	part, size, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range"))
 	if r.Status != http.StatusPartialContent || !ok || r.Header.Get("ETag") != b.etag || part.Start != b.next {
 		return false
 	}
-	end := part.Start + part.Length - 1
-	if b.last >= 0 {
-		return end == b.last
+	last := b.last
+	if last < 0 {
+		last = size - 1
 	}
-	return size >= 0 && end == size-1
+	if part.Start+part.Length-1 != last {
+		return false
+	}
+	b.last = last
+	return true
 }
 
 func (b *body) replace(src io.ReadCloser) bool {

@@ -84,6 +84,21 @@ func TestBrokenBodies(t *testing.T) {
 			faultorigin.Chunked(206, []string{long[5001:5002]}, etag(strong), "Content-Range: bytes 5001-9999/10000"),
 			faultorigin.Chunked(206, []string{long[5002:5003]}, etag(strong), "Content-Range: bytes 5002-9999/10000"),
 			faultorigin.File(long, strong)}},
+		{name: "chunks cut, then too short a part", requests: 3, whole: true, script: []faultorigin.Answer{
+			faultorigin.CutChunks([]string{long[:4000]}, etag(strong)),
+			faultorigin.Chunked(206, []string{long[4000:4001]}, etag(strong), "Content-Range: bytes 4000-9999/10000"),
+			good}},
+		{name: "chunks cut, then too short a lengthless part", requests: 3, whole: true, script: []faultorigin.Answer{
+			faultorigin.CutChunks([]string{long[:4000]}, etag(strong)),
+			faultorigin.Lengthless(206, long[4000:4001], etag(strong), "Content-Range: bytes 4000-9999/10000"),
+			good}},
+		{name: "chunks cut, then too long a part", requests: 2, whole: true, script: []faultorigin.Answer{
+			faultorigin.CutChunks([]string{long[:4000]}, etag(strong)),
+			faultorigin.Chunked(206, []string{long[4000:] + "more"}, etag(strong),
+				"Content-Range: bytes 4000-9999/10000")}},
+		{name: "cut, then too long a part", requests: 2, whole: true, script: []faultorigin.Answer{cut(4000),
+			faultorigin.Chunked(206, []string{long[4000:] + "more"}, etag(strong),
+				"Content-Range: bytes 4000-9999/10000")}},
 		{name: "cut, then 404", script: []faultorigin.Answer{cut(5000), faultorigin.Reply(404, "")}, requests: 2},
 		{name: "cut, then a fault", script: []faultorigin.Answer{cut(5000), faultorigin.Reset()}, requests: 2},
 		{name: "length too long", script: []faultorigin.Answer{faultorigin.WrongLength(10001, long), good},
