@@ -280,6 +280,36 @@ func TestFillsWaitForTheScan(t *testing.T) {
 	}
 }
 
+// Only so many fills wait for the folders, because each holds a place that another file could be
+// fetched in.
+func TestFewFillsWaitForTheScan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	put(t, s, 1, 5000)
+	s.Close()
+	s = openUnread(t, dir)
+	s.opened = s.opened.Add(time.Hour) // no machine is that busy
+	const more = 3
+	done := make(chan error)
+	for n := range mostScanWaits + more {
+		f := begin(t, s, 2+n, 10)
+		write(t, f, testBody(2, 10))
+		go func() { _, err := f.Commit(); done <- err }()
+	}
+	for range more {
+		if err := <-done; !errors.Is(err, errNotScanned) {
+			t.Errorf("before the scan: %v", err)
+		}
+	}
+	scanAll(s)
+	for range mostScanWaits {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestFreshenReplacesTheHeadAlone(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

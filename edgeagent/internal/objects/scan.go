@@ -80,10 +80,17 @@ func (s *Store) scanLoop(ctx context.Context) {
 }
 
 // awaitScan waits until every folder is read, and reports whether that is so. The wait ends
-// scanWait after Open: a larger cache stores nothing until it is read.
+// scanWait after Open: a larger cache stores nothing until it is read. Nor does it wait if enough
+// others do.
 func (s *Store) awaitScan() bool {
 	if s.scanned.Load() {
 		return true
+	}
+	select {
+	case s.scanWaits <- struct{}{}:
+		defer func() { <-s.scanWaits }()
+	default:
+		return false
 	}
 	left := time.NewTimer(time.Until(s.opened.Add(scanWait)))
 	defer left.Stop()

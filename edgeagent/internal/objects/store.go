@@ -75,6 +75,9 @@ const (
 	// scanWait is how long after Open fetched replies wait for the folders to be read; after that
 	// they are not stored. Run reads some 500,000 objects in that time.
 	scanWait = time.Second
+	// mostScanWaits is how many of them wait at once, because each holds a fill up. The others are
+	// not stored.
+	mostScanWaits = 64
 
 	// logEvery bounds the log of a disk that fails at every request.
 	logEvery = 10 * time.Second
@@ -114,6 +117,7 @@ type Store struct {
 	scanMu         sync.Mutex
 	scanNext       int           // folder
 	firstScan      chan struct{} // closed when every folder has been read
+	scanWaits      chan struct{} // one for each that waits for it
 	closeFirstScan func()
 
 	stuckMu sync.Mutex
@@ -151,7 +155,7 @@ func Open(cfg Config) (*Store, error) {
 
 	s := &Store{
 		cfg: cfg, watch: newWatch(), opened: time.Now(), firstScan: make(chan struct{}),
-		damaged: make(map[string]uint64),
+		scanWaits: make(chan struct{}, mostScanWaits), damaged: make(map[string]uint64),
 	}
 	s.closeFirstScan = sync.OnceFunc(func() { close(s.firstScan) })
 	s.space.limit = cfg.MaxBytes
