@@ -429,6 +429,48 @@ func TestRangeOfChunkedBodyOnMiss(t *testing.T) {
 	}
 }
 
+// A file that is not stored, here because it is too large, is sent whole where the ranges that are
+// asked for cannot be cut out as it goes by: those for which its length has to be known, and is
+// not, and those that are not in order.
+func TestRangesOfWhatIsNotStored(t *testing.T) {
+	t.Parallel()
+	body := pattern(3 << 20)
+	r := newRig(t, func(c *objects.Config, _ *Config) { c.MaxBytes = 4 << 20 })
+	a := r.addOrigin("a")
+	for url, length := range map[string]int{"/chunks": -1, "/length": len(body)} {
+		a.reply(url, &originReply{handle: func(w http.ResponseWriter, _ *http.Request) {
+			if length >= 0 {
+				w.Header().Set("Content-Length", itoa(length))
+			}
+			for piece := range slices.Chunk(body, 64<<10) {
+				_, _ = w.Write(piece)
+				_ = http.NewResponseController(w).Flush()
+			}
+		}})
+	}
+	for _, tt := range []struct {
+		url, rang string
+		status    int
+		body      []byte // nil for several parts
+	}{
+		{"/chunks", "bytes=10-19", 206, body[10:20]},
+		{"/chunks", "bytes=10-", 200, body},
+		{"/chunks", "bytes=-5", 200, body},
+		{"/chunks", "bytes=20-29,10-19", 200, body},
+		{"/chunks", "bytes=9000000-", 200, body},
+		{"/length", "bytes=2000000-2000009", 206, body[2_000_000:2_000_010]},
+		{"/length", "bytes=-5", 206, body[len(body)-5:]},
+		{"/length", "bytes=10-19,3000000-3000009", 206, nil},
+		{"/length", "bytes=3000000-3000009,10-19", 200, body},
+	} {
+		reply := r.get(tt.url, http.Header{"Range": {tt.rang}})
+		got, err := read(reply)
+		if reply.Status != tt.status || err != nil || tt.body != nil && got != string(tt.body) {
+			t.Errorf("%s, %s: %d, %d bytes, %v", tt.url, tt.rang, reply.Status, len(got), err)
+		}
+	}
+}
+
 // A client that takes no body does not keep a large file's fill alive, and its reply does not say
 // that the file is stored.
 func TestAbandonedFillIsNotSaidToBeStored(t *testing.T) {

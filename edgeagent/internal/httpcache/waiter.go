@@ -1,12 +1,14 @@
 package httpcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
@@ -200,11 +202,20 @@ func (w *waiter) body() (*Reply, bool) {
 	}
 	a := w.reply(fillSource{w.ctx, w.f}, res.head.Length, res.head.Status, outcome)
 	a.fleeting = !w.f.survives()
-	if err := w.measure(a); err != nil {
+	start, err := w.measure(a)
+	if err != nil {
 		return nil, true
+	}
+	if start != nil {
+		defer start.Close() // once the reply has a reader of its own
 	}
 	if r := w.ahead(a); r != nil {
 		return r, false
+	}
+	parts, _ := w.q.parts(a)
+	inOrder := slices.IsSortedFunc(parts, func(a, b rfc9111.ByteRange) int { return cmp.Compare(a.Start, b.Start) })
+	if !inOrder && !res.object.Keeping() {
+		w.q.rang = "" // what is not stored goes by once
 	}
 	r := new(Reply)
 	w.c.compress(w.q, a, r, original{fill: w.f})
@@ -216,11 +227,16 @@ func (w *waiter) body() (*Reply, bool) {
 const wholeAhead = 64 << 10
 
 // measure waits until a range of a file of unknown length can be answered: until the file or the
-// range has come, but for no more bytes than any range may wait for.
-func (w *waiter) measure(a *answer) error {
+// range has come, but for no more bytes than any range may wait for. A file that is not stored goes
+// on only as far as it is read, so that all of it may have to be sent. start is a reader that keeps
+// what has come; nil if it did not wait.
+func (w *waiter) measure(a *answer) (start *objects.Reader, err error) {
 	specs := w.q.ranges(a)
 	if a.length >= 0 || len(specs) == 0 || w.q.cond.Evaluate(a.vals, w.q.now) != rfc9111.Proceed {
-		return nil
+		return nil, nil
+	}
+	if start, err = w.f.result.object.Reader(w.ctx, 0); err != nil {
+		return nil, err
 	}
 	enough := int64(waitAhead)
 	if last, ok := lastOf(specs); ok {
@@ -239,9 +255,13 @@ func (w *waiter) measure(a *answer) error {
 	}
 	a.arrived = size
 	if ctx.Err() != nil && w.ctx.Err() == nil {
-		return nil // it answers with the bytes that have come
+		err = nil // it answers with the bytes that have come
 	}
-	return err
+	if err != nil {
+		start.Close()
+		return nil, err
+	}
+	return start, nil
 }
 
 // ahead answers a range that starts so far past what has arrived that its client would wait for

@@ -399,6 +399,7 @@ func (f *Fill) awaitRoom() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stuckAfter)
 	defer cancel()
+	f.broadcast() // for Await
 	if f.wait(ctx, &f.room) == nil {
 		return
 	}
@@ -506,12 +507,12 @@ func (f *Fill) Progress() (size int64, ended bool) {
 	return f.size, f.whole || f.ended
 }
 
-// Await waits until n bytes have arrived or the fill has ended, and returns its progress. The error
-// is the abort's, or that of ctx.
+// Await waits until n bytes have arrived, no more come until a reader has read some, or the fill
+// has ended, and returns its progress. The error is the abort's, or that of ctx.
 func (f *Fill) Await(ctx context.Context, n int64) (size int64, ended bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.size < n && !f.whole && !f.ended && err == nil {
+	for f.size < n && !f.whole && !f.ended && f.room == nil && err == nil {
 		err = f.wait(ctx, &f.wake)
 	}
 	if f.err != nil {
