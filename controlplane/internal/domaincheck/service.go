@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -327,67 +325,4 @@ func (s *Service) free(ctx context.Context, d *domain, proven bool) (bool, error
 		}
 	}
 	return true, nil
-}
-
-// PendingAsked takes hosts that edges were asked for and whose domains are PENDING, so that they
-// are looked at soon. It does not wait; what is too much is left for the next look.
-func (s *Service) PendingAsked(hosts []string) {
-	if s.pending == nil {
-		return
-	}
-	select {
-	case s.asked <- hosts:
-	default:
-	}
-}
-
-const (
-	// askedAgain is how long a host that edges are asked for is not looked at again for that.
-	askedAgain = 10 * time.Second
-	// askedASecond bounds the hosts that are looked at because edges were asked for them.
-	askedASecond = 100
-)
-
-// answerAsked looks at the domains whose hosts edges are asked for, at the control plane that the
-// edges are connected to.
-func (s *Service) answerAsked(ctx context.Context) {
-	seen := make(map[string]time.Time)
-	limit := rate.NewLimiter(askedASecond, askedASecond)
-	places := make(chan struct{}, checksAtOnce)
-	var running sync.WaitGroup
-	defer running.Wait()
-	for {
-		var hosts []string
-		select {
-		case <-ctx.Done():
-			return
-		case hosts = <-s.asked:
-		}
-		now := s.now()
-		for _, host := range hosts {
-			if now.Sub(seen[host]) < askedAgain || !limit.Allow() {
-				continue
-			}
-			if len(seen) > 10*askedASecond {
-				clear(seen)
-			}
-			seen[host] = now
-			places <- struct{}{}
-			running.Go(func() {
-				defer func() { <-places }()
-				s.checkHost(ctx, host)
-			})
-		}
-	}
-}
-
-// checkHost looks at every domain of a name that waits for its proof.
-func (s *Service) checkHost(ctx context.Context, host string) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	for _, key := range s.pending(host) {
-		if err := s.Check(ctx, key, true); err != nil && !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "domaincheck: check", "domain", key.Name(), "error", err)
-		}
-	}
 }

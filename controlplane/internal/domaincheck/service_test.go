@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -437,6 +438,60 @@ func TestManyBrokenNamesDelayNobodyElse(t *testing.T) {
 		return d.tell(t, "acme", "img.example.com") == "ACTIVE VERIFIED HERE"
 	})
 	t.Logf("served %s after it was made, behind %d names", ran().Round(10*time.Millisecond), names)
+}
+
+// Names of one account that edges are asked for, and whose servers do not answer, keep nobody
+// else's waiting either.
+func TestAskedNamesDelayNobodyElse(t *testing.T) {
+	t.Parallel()
+	d := newDeployment(t)
+	d.Zone("silent.example", "ns.silent.example", "* A 127.0.0.31")
+	d.Mute("ns.silent.example", true)
+	d.Set("example.com", "", "* CNAME "+d.token(t, "acme")+".edge.example")
+	const names = 150
+	var hosts []string
+	for i := range names {
+		hosts = append(hosts, fmt.Sprintf("b%d.silent.example", i))
+		if err := d.claim(t, "globex", hosts[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.claim(t, "acme", "img.example.com"); err != nil {
+		t.Fatal(err)
+	}
+	var looked atomic.Int64
+	service := domaincheck.New(domaincheck.Config{
+		Store: d.store, Looker: d.looker, Now: d.clock, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Pending: func(host string) []topology.Key {
+			if strings.HasSuffix(host, ".silent.example") {
+				looked.Add(1)
+				return []topology.Key{domainKey("globex", host)}
+			}
+			return []topology.Key{domainKey("acme", host)}
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { _ = service.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		done.Wait()
+	})
+	d.eventually(t, "edges were asked for all names of the one account", func() bool {
+		service.PendingAsked(hosts)
+		return looked.Load() >= names
+	})
+	d.eventually(t, "another account's name is served", func() bool {
+		service.PendingAsked([]string{"img.example.com"})
+		return d.tell(t, "acme", "img.example.com") == "ACTIVE VERIFIED HERE"
+	})
+	under := 0
+	for _, host := range hosts {
+		under += min(1, d.Asked("_edgewalk."+host, "TXT"))
+	}
+	if under == 0 || under > 32 {
+		t.Errorf("%d names of the one account were looked at meanwhile", under)
+	}
 }
 
 // One control plane checks what is due by itself; when it goes, the other does so. Domains that
