@@ -142,7 +142,8 @@ func reach(o *topologyv1.Origin) map[string]string {
 		web := kind.Web
 		return map[string]string{
 			"host": siteOf(web.GetBaseUrl()), "host_header": strings.ToLower(web.GetHostHeader()),
-			"tls_server_name": strings.ToLower(web.GetTlsServerName()), "ca_pem": web.GetCaPem(),
+			"forward_host_header": strconv.FormatBool(web.GetForwardHostHeader()),
+			"tls_server_name":     strings.ToLower(web.GetTlsServerName()), "ca_pem": web.GetCaPem(),
 			"tls_verify": strconv.FormatBool(web.TlsVerify == nil || *web.TlsVerify),
 		}
 	case *topologyv1.Origin_S3:

@@ -165,6 +165,8 @@ func TestTargetChanged(t *testing.T) {
 		{"web port", webOrigin("http://h/a"), webOrigin("http://h:81/a"), true},
 		{"web scheme", webOrigin("https://h"), webOrigin("http://h"), true},
 		{"web host header", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.HostHeader = "g" }), true},
+		{"web host of clients", webOrigin("https://h"),
+			site(func(w *topologyv1.WebOrigin) { w.ForwardHostHeader = true }), true},
 		{"web TLS name", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.TlsServerName = "g" }), true},
 		{"web CAs", webOrigin("https://h"), site(func(w *topologyv1.WebOrigin) { w.CaPem = caPEM }), true},
 		{"web checking switched off", webOrigin("https://h"),
