@@ -81,12 +81,18 @@ func leave(
 	case !f.Asked:
 	case !away:
 		next.GoneSince = nil
-	case next.GetGoneSince() == nil:
+	case unknownSince(next.GetGoneSince(), now):
 		next.GoneSince = timestamppb.New(now)
 	case now.Sub(next.GetGoneSince().AsTime()) >= lostFor:
 		return topologyv1.CustomDomain_SUSPENDED
 	}
 	return state
+}
+
+// unknownSince reports whether it is not known since when something is so: it begins, or a clock
+// that was ahead has dated it.
+func unknownSince(at *timestamppb.Timestamp, now time.Time) bool {
+	return at == nil || at.AsTime().After(now)
 }
 
 // nothingWanted reports whether nothing is wanted of DNS.
@@ -109,7 +115,7 @@ func schedule(next *storev1.DomainFacts, state topologyv1.CustomDomain_State, no
 	if nothingWanted(next, state) {
 		next.Looks, next.WantingSince = 0, nil
 	} else {
-		if next.GetWantingSince() == nil {
+		if unknownSince(next.GetWantingSince(), now) {
 			next.WantingSince = timestamppb.New(now)
 		}
 		next.Looks++
