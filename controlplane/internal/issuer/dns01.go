@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -61,8 +62,8 @@ func (l *leader) byDNS(at dns01.Challenge) method {
 		kind: acme.ChallengeTypeDNS01,
 		publish: func(ctx context.Context, ch acme.Challenge) error {
 			err := l.dns01.Present(ctx, l.fence, of(ch))
-			if err == nil || isStore(err) || ctx.Err() != nil {
-				return err
+			if err == nil || isStore(err) || errors.Is(ctx.Err(), context.Canceled) {
+				return err // an order that has used up its time has failed for this
 			}
 			return fault{reason: topologyv1.DomainCertificate_ISSUER_DNS, text: err.Error()}
 		},

@@ -155,6 +155,25 @@ func TestWildcardByHook(t *testing.T) {
 	}
 }
 
+// A program that fails may have set the record all the same: it is told to remove it.
+func TestAHookThatFailsIsCleanedUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	r.hook = filepath.Join(dir, "hook")
+	if err := os.WriteFile(r.hook, []byte("#!/bin/sh\necho $1 >> "+log+"\n[ $1 = cleanup ]\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.looker.ChallengeHook = true
+	r.replica("cp1")
+	r.claim("acme", "*.example.com")
+	r.awaitState("acme", "*.example.com", "FAILED ISSUER_DNS")
+	if text, err := os.ReadFile(log); err != nil || string(text) != "present\ncleanup\n" {
+		t.Errorf("the hook was run with %q, %v", text, err)
+	}
+}
+
 // A TXT record that lets the deployment's account have certificates for good is enough, also for a
 // wildcard and before the name leads here. One that is not right is told, with the record to set.
 func TestPersistentRecord(t *testing.T) {

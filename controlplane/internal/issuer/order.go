@@ -223,6 +223,10 @@ func (l *leader) answer(
 	}
 	if m.publish != nil {
 		if err := m.publish(ctx, ch); err != nil {
+			// Otherwise this leader goes on with it later, or another one has by now.
+			if _, failed := errors.AsType[fault](err); failed {
+				m.takeBack(context.WithoutCancel(ctx), ch) // what it has set all the same
+			}
 			return err
 		}
 		defer m.takeBack(context.WithoutCancel(ctx), ch)

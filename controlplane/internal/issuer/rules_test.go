@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	storev1 "github.com/edgewalk/edgewalk/proto/edgewalk/store/v1"
@@ -484,6 +486,26 @@ func TestGuessesOfAClockThatWasAhead(t *testing.T) {
 		if fact := l.checkRouting(sub, method{kind: acme.ChallengeTypeHTTP01}, nil); (fact != nil) != waits {
 			t.Errorf("asked %s from now: %v", guessed, fact)
 		}
+	}
+}
+
+// A program that sets records and takes too long is no fault of the issuer's. One that was stopped
+// with the control plane is nobody's.
+func TestASlowHook(t *testing.T) {
+	t.Parallel()
+	l := &leader{Service: &Service{dns01: dns01.NewSolver(dns01.Config{Hook: "/bin/true"})}}
+	m := l.byDNS(dns01.Challenge{Way: dns01.ByHook, Name: "_acme-challenge.example.com"})
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	<-late.Done()
+	err := m.publish(late, acme.Challenge{})
+	if f, ok := errors.AsType[fault](err); !ok || f.reason != topologyv1.DomainCertificate_ISSUER_DNS || f.issuers {
+		t.Errorf("it took too long: %#v", err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if err := m.publish(stopped, acme.Challenge{}); err == nil || errors.As(err, new(fault)) {
+		t.Errorf("it was stopped: %#v", err)
 	}
 }
 
