@@ -128,7 +128,10 @@ func inEditor(ctx context.Context, cmd *cobra.Command, file string, text []byte)
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	words := strings.Fields(cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi"))
+	words := strings.Fields(os.Getenv("VISUAL"))
+	if len(words) == 0 {
+		words = strings.Fields(cmp.Or(strings.TrimSpace(os.Getenv("EDITOR")), "vi"))
+	}
 	editor := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
 	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 	// One that is killed leaves the terminal as it has set it.

@@ -35,3 +35,16 @@ func TestCtrlCIsTheEditors(t *testing.T) {
 		stop()
 	}
 }
+
+// A variable of blanks names no editor.
+func TestBlankEditor(t *testing.T) {
+	t.Setenv("VISUAL", " ")
+	t.Setenv("PATH", t.TempDir()) // without any
+	for editor, want := range map[string]string{"nano -w": "run the editor nano", " ": "run the editor vi"} {
+		t.Setenv("EDITOR", editor)
+		_, err := inEditor(t.Context(), new(cobra.Command), filepath.Join(t.TempDir(), "text"), []byte("text\n"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("EDITOR=%q: %v, want %q", editor, err, want)
+		}
+	}
+}
