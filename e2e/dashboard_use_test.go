@@ -39,6 +39,7 @@ func TestDashboard(t *testing.T) {
 		{"an origin with an authority of its own", originWithAuthority},
 		{"what is copied", copied},
 		{"a fleet that is told live", fleetLive},
+		{"who was signed out meanwhile", signedOutMeanwhile},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, s) })
 	}
@@ -294,6 +295,34 @@ func fleetLive(t *testing.T, s *shop) {
 	w.clean(t, "the fleet")
 }
 
+// A page that is not live any more says so, and nothing of what it shows is taken for what is now;
+// it goes on once the control plane answers. A file that is dropped there is not stored, and the
+// page says that too.
+func signedOutMeanwhile(t *testing.T, s *shop) {
+	token := strings.TrimSpace(s.do(t, "token", "create", "--role", "root"))
+	fleet, media := newTab(t, s.url, token), newTab(t, s.url, token)
+	fleet.open(t, "/ui/fleet")
+	fleet.shows(t, "in step")
+	media.look(t, 1280, "light")
+	media.open(t, "/ui/a/acme/media?folder=season/")
+	media.shows(t, "or drop files and folders here")
+	s.do(t, "token", "revoke", token)
+	fleet.shows(t, "Not live since")
+	file := filepath.Join(t.TempDir(), "late.png")
+	if err := os.WriteFile(file, product(200, 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	media.drop(t, file)
+	media.shows(t, "Not stored: you are signed out.")
+	if out := s.do(t, "media", "ls", "-A", "acme", "/season/", "-o", "name"); strings.Contains(out, "late.png") {
+		t.Errorf("the file is stored:\n%s", out)
+	}
+	fleet.signIn(t, theToken)
+	eventually(t, soon, "the page is live again", func() bool {
+		return eval[bool](t, fleet, `document.querySelector("main [role=status]").hidden`)
+	})
+}
+
 // Files and folders that are dropped on a folder's page are there, with their folders.
 func filesDropped(t *testing.T, s *shop) {
 	dir := t.TempDir()
@@ -309,20 +338,7 @@ func filesDropped(t *testing.T, s *shop) {
 	w.look(t, 1280, "light")
 	w.open(t, "/ui/a/acme/media?folder=season/")
 	w.shows(t, "or drop files and folders here")
-	type point struct{ X, Y float64 }
-	at := eval[point](t, w,
-		`(r => ({X: r.x + r.width / 2, Y: r.y + r.height / 2}))(document.querySelector(".drop").getBoundingClientRect())`)
-	const copies = 1
-	for _, kind := range []input.DispatchDragEventType{
-		input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
-	} {
-		call(t, w, input.DispatchDragEvent, input.DispatchDragEventParams{
-			Type: kind, X: at.X, Y: at.Y, Data: &input.DragData{
-				Items: []*input.DragDataItem{}, DragOperationsMask: copies,
-				Files: []string{filepath.Join(dir, "dropped.png"), filepath.Join(dir, "summer")},
-			},
-		})
-	}
+	w.drop(t, filepath.Join(dir, "dropped.png"), filepath.Join(dir, "summer"))
 	// The page is loaded again when all are there; until then it lists what is under way.
 	for _, link := range []string{`.files a[href$="season%2Fdropped.png"]`, `.folders a[href$="season%2Fsummer%2F"]`} {
 		w.find(t, link)
@@ -334,6 +350,23 @@ func filesDropped(t *testing.T, s *shop) {
 		}
 	}
 	w.clean(t, "dropping files")
+}
+
+// drop drops files and folders on a folder's page.
+func (w *tab) drop(t *testing.T, files ...string) {
+	t.Helper()
+	type point struct{ X, Y float64 }
+	at := eval[point](t, w,
+		`(r => ({X: r.x + r.width / 2, Y: r.y + r.height / 2}))(document.querySelector(".drop").getBoundingClientRect())`)
+	const copies = 1
+	for _, kind := range []input.DispatchDragEventType{
+		input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
+	} {
+		call(t, w, input.DispatchDragEvent, input.DispatchDragEventParams{
+			Type: kind, X: at.X, Y: at.Y,
+			Data: &input.DragData{Items: []*input.DragDataItem{}, DragOperationsMask: copies, Files: files},
+		})
+	}
 }
 
 // An origin is tested as it stands in the form, before anything is saved.

@@ -1,11 +1,32 @@
 // A part of a page that is told again whenever it changes. Only what differs is exchanged, so that focus and selection stay.
 
+// again is when a stream is asked for anew that a browser has given up, as it does when the answer is an error.
+const again = 15000;
+
 export function start(element) {
-  const events = new EventSource(element.dataset.events);
-  events.addEventListener("message", (event) => {
-    const next = new DOMParser().parseFromString(`<div>${JSON.parse(event.data)}</div>`, "text/html").body.firstChild;
-    merge(element, next);
-  });
+  const lost = document.createElement("p");
+  lost.className = "notice warn";
+  lost.setAttribute("role", "status");
+  lost.hidden = true;
+  element.before(lost);
+  let events;
+
+  function listen() {
+    events = new EventSource(element.dataset.events);
+    events.addEventListener("message", (event) => {
+      lost.hidden = true;
+      const next = new DOMParser().parseFromString(`<div>${JSON.parse(event.data)}</div>`, "text/html").body.firstChild;
+      merge(element, next);
+    });
+    events.addEventListener("error", () => {
+      if (lost.hidden) {
+        lost.hidden = false;
+        lost.textContent = `Not live since ${new Date().toLocaleTimeString()}: the control plane does not answer, or you are signed out. Load the page again to see which.`;
+      }
+      if (events.readyState === EventSource.CLOSED) setTimeout(listen, again);
+    });
+  }
+  listen();
   addEventListener("pagehide", () => events.close());
 }
 

@@ -64,9 +64,12 @@ export function start(form) {
     request.addEventListener("loadend", () => {
       running--;
       bar.value = bar.max;
-      outcome.textContent = request.status === 200 ? request.responseText : request.responseText || "The connection was lost.";
-      if (request.status !== 200 || request.responseText.includes(":")) failed = true;
-      if (request.status !== 200) outcome.classList.add("error");
+      // What answers in words alone has stored the file or says why not: a page is the one for signing in.
+      const page = request.status && !request.getResponseHeader("Content-Type")?.startsWith("text/plain");
+      const stored = request.status === 200 && !page;
+      outcome.textContent = page ? "Not stored: you are signed out." : request.responseText || "The connection was lost.";
+      if (!stored || request.responseText.includes(":")) failed = true;
+      if (!stored) outcome.classList.add("error");
       next();
     });
     request.send(file);
