@@ -1,9 +1,12 @@
 package origin
 
 import (
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -158,6 +161,84 @@ func readFirst(t testing.TB, a *Answer) (string, error) {
 	}
 	rest, err := read(t, a)
 	return first.String() + rest, err
+}
+
+// An origin whose replies break anywhere, in every framing, and whose file may change meanwhile:
+// what is read without an error is one version of the file, whole. Of a body that only the end of
+// its connection ends, nobody can tell.
+func TestBodiesOfAnOriginThatBreaks(t *testing.T) {
+	t.Parallel()
+	fault := faultorigin.New(t)
+	c, o := localClient(t), webOrigin(t, fault.URL())
+	rng := rand.New(rand.NewPCG(1, 3))
+	rounds := 2000
+	if testing.Short() {
+		rounds = 300
+	}
+	whole := 0
+	for n := range rounds {
+		size, changes := 1+rng.IntN(40_000), 1+rng.Int64N(6) // the turn at which the file changes
+		tags := [][2]string{{`"a"`, `"b"`}, {`W/"a"`, `W/"b"`}, {"", ""}}[rng.IntN(3)]
+		path, turns := "/"+strconv.Itoa(n), new(atomic.Int64)
+		fault.On(path, func(x *faultorigin.Exchange) {
+			turn := turns.Add(1)
+			rng := rand.New(rand.NewPCG(uint64(n), uint64(turn)))
+			head, body, tag := "HTTP/1.1 200 OK\r\n", strings.Repeat("a", size), tags[0]
+			if turn >= changes {
+				body, tag = strings.Repeat("b", size), tags[1]
+			}
+			if tag != "" {
+				head += etag(tag) + "\r\n"
+			}
+			asked := x.Request.Header
+			if first, last, ok := strings.Cut(strings.TrimPrefix(asked.Get("Range"), "bytes="), "-"); ok &&
+				asked.Get("If-Range") == tag {
+				from, _ := strconv.Atoi(first)
+				to, err := strconv.Atoi(last)
+				if err != nil {
+					to = size - 1
+				}
+				head = strings.Replace(head, "200", "206", 1) +
+					fmt.Sprintf("Content-Range: bytes %d-%d/%d\r\n", from, to, size)
+				body = body[from : to+1]
+			}
+			sent := body[:rng.IntN(len(body)+1)]
+			if rng.IntN(2) == 0 {
+				sent = body
+			}
+			switch rng.IntN(3) {
+			case 0:
+				x.Send(head + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(body)) + sent)
+			case 1:
+				x.Send(head + "Transfer-Encoding: chunked\r\n\r\n")
+				if len(sent) > 0 {
+					x.Send(fmt.Sprintf("%x\r\n%s\r\n", len(sent), sent))
+				}
+				if len(sent) == len(body) {
+					x.Send("0\r\n\r\n")
+				}
+			default:
+				x.Send(head + "Connection: close\r\n\r\n" + sent)
+			}
+			x.Hangup()
+		})
+		a := c.Get(t.Context(), o, get(path))
+		if a.Response == nil {
+			continue
+		}
+		got, err := io.ReadAll(a.Response.Body)
+		a.Response.Body.Close()
+		if err != nil || !a.Response.Framed {
+			continue
+		}
+		whole++
+		if len(got) != size || string(got) != strings.Repeat(string(got[:1]), size) {
+			t.Errorf("%d: %d of %d bytes, or of several versions", n, len(got), size)
+		}
+	}
+	if whole == 0 {
+		t.Error("nothing came whole")
+	}
 }
 
 // A body that came whole with its head holds neither its connection nor a place at the origin, read
