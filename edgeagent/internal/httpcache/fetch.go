@@ -58,7 +58,7 @@ func (f *fill) find() (rest func()) {
 	if res.Kind == walk.NotModified && !f.confirms(res) {
 		// A 304 about another reply (RFC 9111 4.3.4): ask for the file itself.
 		res.Response.Body.Close()
-		f.stored, stored = candidate{}, walk.Stored{UseOnError: stored.UseOnError}
+		stored = walk.Stored{UseOnError: stored.UseOnError}
 		res = f.c.cfg.Walker.Find(f.ctx, &f.first.Request.Request, stored)
 	}
 	switch res.Kind {

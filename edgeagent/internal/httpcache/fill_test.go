@@ -448,3 +448,34 @@ func TestTooManyFillsAreRefused(t *testing.T) {
 	g.more <- 1
 	<-done
 }
+
+// A supplier that confirms another file than the one that is stored, and then says that it has
+// none, ends the use of what is stored.
+func TestMissAfterAConfirmationOfAnotherFile(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	a.reply("/x", &originReply{status: 200, body: []byte("old"), header: http.Header{
+		"Etag": {`"v1"`}, "Cache-Control": {"max-age=1, stale-while-revalidate=600"},
+	}})
+	r.fetch("/x", nil)
+	r.idle()
+	a.reply("/x", &originReply{handle: func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Etag", `"v2"`)
+		if req.Header.Get("If-None-Match") != "" {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}})
+	r.clock.add(10 * time.Second)
+	if body := r.fetch("/x", nil); body != "old" { // and it is refreshed
+		t.Errorf("stale: %q", body)
+	}
+	r.idle()
+	reply := r.get("/x", nil)
+	reply.Close()
+	if reply.Status != http.StatusNotFound {
+		t.Errorf("the supplier has said that it has no such file: %d", reply.Status)
+	}
+}
