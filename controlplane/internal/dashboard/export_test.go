@@ -65,5 +65,6 @@ var ErrNoSession = errNoSession
 // MaxSessions is the bound of sessions.
 const MaxSessions = maxSessions
 
-// EndpointFields are the settings of an endpoint's form beside those that have a place of their own.
+// EndpointFields are the settings of an endpoint's form beside those that have a place of their
+// own.
 func EndpointFields() []string { return names(endpointFields) }

@@ -18,7 +18,8 @@ import (
 // hidden is what a page's form sends besides what people type.
 func hidden(a answer) url.Values {
 	form := url.Values{}
-	for _, m := range regexp.MustCompile(`type="hidden" name="(\w+)" value="([^"]*)"`).FindAllStringSubmatch(a.text, -1) {
+	fields := regexp.MustCompile(`type="hidden" name="(\w+)" value="([^"]*)"`)
+	for _, m := range fields.FindAllStringSubmatch(a.text, -1) {
 		form.Add(m[1], html.UnescapeString(m[2]))
 	}
 	return form

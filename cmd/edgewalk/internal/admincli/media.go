@@ -125,7 +125,8 @@ func remotePath(file, target string) string {
 
 // upload sends one file in parts.
 func upload(
-	ctx context.Context, conn grpc.ClientConnInterface, file string, start *adminv1.UploadMediaFileRequest_Start, p *Progress,
+	ctx context.Context, conn grpc.ClientConnInterface, file string, start *adminv1.UploadMediaFileRequest_Start,
+	p *Progress,
 ) (*adminv1.UploadMediaFileResponse, error) {
 	f, err := os.Open(file)
 	if err != nil {

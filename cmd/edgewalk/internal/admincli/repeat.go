@@ -70,8 +70,8 @@ func (c *cli) identify(
 		status.Convert(err).Message(), id), err}
 }
 
-// writeSeveral is called by a command that makes several writes. Each then has an id that is made of
-// the command's and of what it asks for, so that all of them are repeated under the command's.
+// writeSeveral is called by a command that makes several writes. Each then has an id that is made
+// of the command's and of what it asks for, so that all of them are repeated under the command's.
 func (c *cli) writeSeveral() (err error) {
 	c.several, err = c.commandID()
 	return err
