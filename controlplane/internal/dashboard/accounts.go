@@ -74,5 +74,5 @@ func createAccount(p *page) error {
 		}
 		return err
 	}
-	return p.goTo(Path+"a/"+v.ID, resp.GetRevision(), "created")
+	return p.goTo(Path+"a/"+v.ID, resp.GetRevision(), "created", nil)
 }

@@ -231,11 +231,13 @@ func changeDomain(p *page) error {
 	}
 	var err error
 	id, revision, word := p.r.PathValue("id"), int64(0), "saved"
+	var warnings []string
 	if v.New {
 		var resp *adminv1.CreateCustomDomainResponse
 		resp, err = p.domains().CreateCustomDomain(p.ctx,
 			&adminv1.CreateCustomDomainRequest{Parent: p.parent(), CustomDomain: v.Domain, RequestId: v.RequestID()})
 		id, revision, word = resp.GetCustomDomain().GetId(), resp.GetRevision(), "created"
+		warnings = resp.GetWarnings()
 	} else {
 		var resp *adminv1.UpdateCustomDomainResponse
 		resp, err = p.domains().UpdateCustomDomain(p.ctx, &adminv1.UpdateCustomDomainRequest{
@@ -243,7 +245,7 @@ func changeDomain(p *page) error {
 			UpdateMask:   &fieldmaskpb.FieldMask{Paths: []string{"mode", "url_endpoint", "tls", "https", "hsts"}},
 			RequestId:    v.RequestID(),
 		})
-		revision = resp.GetRevision()
+		revision, warnings = resp.GetRevision(), resp.GetWarnings()
 	}
 	if err != nil {
 		if v.take(err) {
@@ -251,7 +253,7 @@ func changeDomain(p *page) error {
 		}
 		return err
 	}
-	return p.goTo(p.at("domains", id), revision, word)
+	return p.goTo(p.at("domains", id), revision, word, warnings)
 }
 
 // updateInput is input with the name and etag, which an update needs.
@@ -273,7 +275,7 @@ func renewCertificate(p *page) error {
 		}
 		return v.render(httpStatusOf(err))
 	}
-	return p.goTo(p.at("domains", id), 0, "")
+	return p.goTo(p.at("domains", id), 0, "", nil)
 }
 
 // uploadCertificate takes a certificate with its key as text. The key is stored sealed, and nobody
@@ -291,7 +293,7 @@ func uploadCertificate(p *page) error {
 		v.Problem = status.Convert(err).Message()
 		return v.render(httpStatusOf(err))
 	}
-	return p.goTo(p.at("domains", id), resp.GetRevision(), "saved")
+	return p.goTo(p.at("domains", id), resp.GetRevision(), "saved", resp.GetWarnings())
 }
 
 func confirmDomain(p *page) error {
@@ -323,5 +325,5 @@ func deleteDomain(p *page) error {
 	if err != nil {
 		return err
 	}
-	return p.goTo(p.at("domains"), resp.GetRevision(), "deleted")
+	return p.goTo(p.at("domains"), resp.GetRevision(), "deleted", nil)
 }

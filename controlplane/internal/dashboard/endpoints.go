@@ -333,7 +333,7 @@ func changeEndpoint(p *page) error {
 		if v.New {
 			word = "created"
 		}
-		return p.goTo(p.at("url-endpoints", after.GetId()), revision, word)
+		return p.goTo(p.at("url-endpoints", after.GetId()), revision, word, warnings)
 	}
 	v.Reviewing, v.Warnings = true, warnings
 	before := &topologyv1.UrlEndpoint{}
@@ -426,7 +426,7 @@ func deleteEndpoint(p *page) error {
 	if err != nil {
 		return err
 	}
-	return p.goTo(p.at("url-endpoints"), resp.GetRevision(), "deleted")
+	return p.goTo(p.at("url-endpoints"), resp.GetRevision(), "deleted", nil)
 }
 
 // usersOf are the endpoints that ask an origin.

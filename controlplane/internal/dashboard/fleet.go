@@ -167,7 +167,7 @@ func changeFreeze(p *page) error {
 		if _, err := fleet.UnfreezeEdges(p.ctx, &adminv1.UnfreezeEdgesRequest{Region: region}); err != nil {
 			return err
 		}
-		return p.goTo(Path+"fleet", 0, "")
+		return p.goTo(Path+"fleet", 0, "", nil)
 	}
 	revision := int64(0)
 	if text := p.value("revision"); text != "" {
@@ -181,5 +181,5 @@ func changeFreeze(p *page) error {
 	); err != nil {
 		return err
 	}
-	return p.goTo(Path+"fleet", 0, "")
+	return p.goTo(Path+"fleet", 0, "", nil)
 }

@@ -3,7 +3,6 @@ package dashboard
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -517,27 +516,16 @@ func (f *form) Sealed() (string, error) {
 	if len(values) == 0 {
 		return "", nil
 	}
-	text, err := json.Marshal(sealedSecrets{f.page.r.URL.Path, f.page.d.now().Add(sealedFor).Unix(), values})
-	if err != nil {
-		return "", err
-	}
-	sealed, err := f.page.session.seal("form", text)
-	return base64.RawURLEncoding.EncodeToString(sealed), err
+	return f.page.session.sealText("form",
+		sealedSecrets{f.page.r.URL.Path, f.page.d.now().Add(sealedFor).Unix(), values})
 }
 
 // unseal takes the secrets of Sealed. What is not ours, or too old, gives none: the API then says
 // which are missing.
 func (f *form) unseal() {
-	raw, err := base64.RawURLEncoding.DecodeString(f.page.value("sealed"))
-	if err != nil || len(raw) == 0 {
-		return
-	}
-	text, err := f.page.session.open("form", raw)
-	if err != nil {
-		return
-	}
 	var s sealedSecrets
-	if json.Unmarshal(text, &s) == nil && s.For == f.page.r.URL.Path && f.page.d.now().Unix() < s.Expires {
+	if f.page.session.openText("form", f.page.value("sealed"), &s) && s.For == f.page.r.URL.Path &&
+		f.page.d.now().Unix() < s.Expires {
 		maps.Copy(f.secret, s.Values)
 	}
 }

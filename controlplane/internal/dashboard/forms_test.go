@@ -2,6 +2,7 @@ package dashboard_test
 
 import (
 	"html"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -207,6 +208,55 @@ func TestCommandsCanBePasted(t *testing.T) {
 	} {
 		if a := b.get(t, page); a.code != http.StatusNotFound || strings.Contains(a.text, "<code>edgewalk") {
 			t.Errorf("%s: %d: %s", page, a.code, a.text)
+		}
+	}
+}
+
+// What the control plane warns of when it takes a form is shown by the page after it. No address
+// that somebody else made up has the page say what he likes.
+func TestWarningsAreShown(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "")
+	b := p.signedIn(t, p.root)
+	if _, err := adminv1.NewUrlEndpointServiceClient(p.conn).CreateUrlEndpoint(p.ctx(t),
+		&adminv1.CreateUrlEndpointRequest{
+			Parent: "accounts/acme", UrlEndpointId: "shots", UrlEndpoint: &topologyv1.UrlEndpoint{},
+		}); err != nil {
+		t.Fatal(err)
+	}
+	upload := b.request(t, http.MethodPut, "/ui/a/acme/media/upload?path=a.txt", nil)
+	upload.Body, upload.ContentLength = io.NopCloser(strings.NewReader("text")), 4
+	if a := b.send(t, upload); a.code != http.StatusOK {
+		t.Fatalf("%d: %s", a.code, a.text)
+	}
+	for page, one := range map[string]struct {
+		form url.Values
+		want string
+	}{
+		"/ui/a/acme/origins/new?kind=s3": {
+			url.Values{"id": {"s3"}, "s3.bucket": {"shots"}, "s3.region": {"eu-central-1"}, "s3.accessKeyId": {"AKIA"}},
+			"s3.accessKeyId is set without s3.secretAccessKey",
+		},
+		"/ui/a/acme/media/file?path=a.txt": {
+			url.Values{"do": {"move"}, "to": {"shots/a.txt"}},
+			"its first folder equals the identifier of endpoint",
+		},
+	} {
+		form := hidden(b.get(t, page))
+		for name, values := range one.form {
+			form[name] = values
+		}
+		a := b.post(t, page, form)
+		if a.code != http.StatusSeeOther {
+			t.Fatalf("%s: %d: %s", page, a.code, a.text)
+		}
+		next := a.header.Get("Location")
+		if a := b.get(t, next); !strings.Contains(a.text, one.want) || !strings.Contains(a.text, "notice warn") {
+			t.Errorf("%s: %s does not warn of %q", page, next, one.want)
+		}
+		if a := p.signedIn(t, p.root).get(t, next); strings.Contains(a.text, one.want) {
+			t.Errorf("%s: %s warns in another session", page, next)
 		}
 	}
 }

@@ -97,5 +97,5 @@ func restore(p *page) error {
 	if err != nil {
 		return err
 	}
-	return p.goTo(p.at("history"), resp.GetRevision(), "restored")
+	return p.goTo(p.at("history"), resp.GetRevision(), "restored", nil)
 }

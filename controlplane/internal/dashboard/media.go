@@ -312,6 +312,7 @@ func uploadFiles(p *page) error {
 		return badInput("Choose files first.")
 	}
 	fields, revision, n := make(map[string]string), int64(0), 0
+	var warnings []string
 	for {
 		part, err := form.NextPart()
 		if errors.Is(err, io.EOF) {
@@ -334,19 +335,12 @@ func uploadFiles(p *page) error {
 			return err
 		}
 		revision, n = max(revision, resp.GetRevision()), n+1
+		warnings = append(warnings, resp.GetWarnings()...)
 	}
 	if n == 0 {
 		return badInput("Choose files first.")
 	}
-	http.Redirect(
-		p.w, p.r,
-		p.at(
-			"media",
-		)+query("folder", cmp.Or(fields["folder"], dirOf(fields["path"])), "revision", decimal(revision), "done",
-			"uploaded"),
-		http.StatusSeeOther,
-	)
-	return nil
+	return p.goTo(p.folder(cmp.Or(fields["folder"], dirOf(fields["path"]))), revision, "uploaded", warnings)
 }
 
 // uploadOne takes a file as the body of a request. Its answer is a line for people, the outcome or
@@ -377,6 +371,7 @@ func (p *page) uploadOne() error {
 func changeFile(p *page) error {
 	from := strings.TrimPrefix(p.r.URL.Query().Get("path"), "/")
 	at, revision, word := from, int64(0), "saved"
+	var warnings []string
 	var err error
 	if p.value("do") == "move" {
 		at, word = strings.TrimPrefix(strings.TrimSpace(p.value("to")), "/"), "moved"
@@ -384,7 +379,7 @@ func changeFile(p *page) error {
 		moved, err = p.media().MoveMediaFile(p.ctx, &adminv1.MoveMediaFileRequest{
 			Name: mediaName(p.account, from), Path: at, CreateOnly: true, RequestId: newRequestID(),
 		})
-		revision = moved.GetRevision()
+		revision, warnings = moved.GetRevision(), moved.GetWarnings()
 	} else {
 		var changed *adminv1.UpdateMediaFileResponse
 		changed, err = p.media().UpdateMediaFile(p.ctx, &adminv1.UpdateMediaFileRequest{
@@ -394,7 +389,7 @@ func changeFile(p *page) error {
 			},
 			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"tags"}}, RequestId: newRequestID(),
 		})
-		revision = changed.GetRevision()
+		revision, warnings = changed.GetRevision(), changed.GetWarnings()
 	}
 	if err != nil {
 		if code := httpStatusOf(err); code == 422 || code == 409 || code == 429 {
@@ -402,11 +397,7 @@ func changeFile(p *page) error {
 		}
 		return err
 	}
-	http.Redirect(
-		p.w, p.r, p.at("media", "file")+query("path", at, "revision", decimal(revision), "done", word),
-		http.StatusSeeOther,
-	)
-	return nil
+	return p.goTo(p.at("media", "file")+query("path", at), revision, word, warnings)
 }
 
 func confirmFile(p *page) error {
@@ -438,10 +429,5 @@ func deleteFile(p *page) error {
 	if err != nil {
 		return err
 	}
-	http.Redirect(
-		p.w, p.r,
-		p.at("media")+query("folder", dirOf(name), "revision", decimal(resp.GetRevision()), "done", "deleted"),
-		http.StatusSeeOther,
-	)
-	return nil
+	return p.goTo(p.folder(dirOf(name)), resp.GetRevision(), "deleted", nil)
 }

@@ -430,7 +430,7 @@ func changeOrigin(p *page) error {
 	if p.value("do") == "test" {
 		return v.test()
 	}
-	revision, err := v.write()
+	revision, warnings, err := v.write()
 	if err != nil {
 		if v.take(err) {
 			return v.render(httpStatusOf(err))
@@ -441,7 +441,7 @@ func changeOrigin(p *page) error {
 	if v.New {
 		word = "created"
 	}
-	return p.goTo(p.at("origins", v.Origin.GetId()), revision, word)
+	return p.goTo(p.at("origins", v.Origin.GetId()), revision, word, warnings)
 }
 
 // test has an edge ask the origin as the form has it.
@@ -463,7 +463,7 @@ func (v *originView) test() error {
 	return v.render(http.StatusOK)
 }
 
-func (v *originView) write() (revision int64, err error) {
+func (v *originView) write() (revision int64, warnings []string, err error) {
 	p := v.page
 	if v.New {
 		o := proto.CloneOf(v.Origin)
@@ -471,13 +471,13 @@ func (v *originView) write() (revision int64, err error) {
 		resp, err := p.origins().CreateOrigin(p.ctx, &adminv1.CreateOriginRequest{
 			Parent: p.parent(), OriginId: v.Origin.GetId(), Origin: o, RequestId: v.RequestID(),
 		})
-		return resp.GetRevision(), err
+		return resp.GetRevision(), resp.GetWarnings(), err
 	}
 	mask := append(v.mask(v.Kind.all()...), "request_headers")
 	resp, err := p.origins().UpdateOrigin(p.ctx, &adminv1.UpdateOriginRequest{
 		Origin: v.Origin, UpdateMask: &fieldmaskpb.FieldMask{Paths: mask}, RequestId: v.RequestID(),
 	})
-	return resp.GetRevision(), err
+	return resp.GetRevision(), resp.GetWarnings(), err
 }
 
 func confirmOrigin(p *page) error {
@@ -516,7 +516,7 @@ func deleteOrigin(p *page) error {
 	if err != nil {
 		return err
 	}
-	return p.goTo(p.at("origins"), resp.GetRevision(), "deleted")
+	return p.goTo(p.at("origins"), resp.GetRevision(), "deleted", nil)
 }
 
 // refusal is why something cannot be done; empty if it can.

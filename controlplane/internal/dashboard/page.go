@@ -69,10 +69,26 @@ func (p *page) at(parts ...string) string {
 
 func (p *page) value(name string) string { return p.r.FormValue(name) }
 
-// goTo ends a request that has changed something; the next page says so.
-func (p *page) goTo(to string, revision int64, done string) error {
+// maxWarnings is how many warnings of a change are shown.
+const maxWarnings = 5
+
+// goTo ends a request that has changed something; the next page says so, and what the control plane
+// warns of.
+func (p *page) goTo(to string, revision int64, done string, warnings []string) error {
 	if revision > 0 {
-		to += "?" + url.Values{"revision": {strconv.FormatInt(revision, 10)}, "done": {done}}.Encode()
+		values := url.Values{"revision": {decimal(revision)}, "done": {done}}
+		if len(warnings) > 0 {
+			sealed, err := p.session.sealText("warnings", first(min(maxWarnings, len(warnings)), warnings))
+			if err != nil {
+				return err
+			}
+			values.Set("warned", sealed)
+		}
+		begin := "?"
+		if strings.Contains(to, "?") {
+			begin = "&"
+		}
+		to += begin + values.Encode()
 	}
 	http.Redirect(p.w, p.r, to, http.StatusSeeOther)
 	return nil
@@ -96,7 +112,7 @@ func (p *page) begin(one route) {
 
 // notice stands above a page.
 type notice struct {
-	Kind string // good, bad or info
+	Kind string // good, warn, bad or info
 	Text string
 	// Applied says where a change is served.
 	Applied *applied
@@ -162,6 +178,9 @@ func (p *page) notice() *notice {
 		return nil
 	}
 	n := &notice{Kind: "good", Text: text}
+	if p.session.openText("warnings", query.Get("warned"), &n.Details) { // nobody else can word one
+		n.Kind = "warn"
+	}
 	if revision, err := strconv.ParseInt(query.Get("revision"), 10, 64); err == nil && revision > 0 &&
 		p.may(adminv1.Rule_FOLLOW) {
 		n.Applied = p.applied(revision)

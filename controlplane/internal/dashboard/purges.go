@@ -134,7 +134,7 @@ func createPurge(p *page) error {
 		return err
 	}
 	if !check {
-		return p.goTo(p.at("purges"), resp.GetRevision(), "purged")
+		return p.goTo(p.at("purges"), resp.GetRevision(), "purged", nil)
 	}
 	v.Preview = v.previewOf(resp.GetPurge())
 	return v.render(p, http.StatusOK)

@@ -248,3 +248,23 @@ func (s session) open(purpose string, sealed []byte) ([]byte, error) {
 	}
 	return aead.Open(nil, nil, sealed, nil)
 }
+
+// sealText seals a value as text for a form or an address of the session.
+func (s session) sealText(purpose string, value any) (string, error) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return "", err
+	}
+	sealed, err := s.seal(purpose, text)
+	return base64.RawURLEncoding.EncodeToString(sealed), err
+}
+
+// openText reports whether a text is one of sealText, and reads the value.
+func (s session) openText(purpose, sealed string, value any) bool {
+	raw, err := base64.RawURLEncoding.DecodeString(sealed)
+	if err != nil || len(raw) == 0 {
+		return false
+	}
+	text, err := s.open(purpose, raw)
+	return err == nil && json.Unmarshal(text, value) == nil
+}
