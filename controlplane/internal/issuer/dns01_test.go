@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +108,46 @@ func TestWildcardByDNS(t *testing.T) {
 	}
 	if left, err := r.store.ChallengeAnswers(t.Context(), r.token("acme")); err != nil || len(left) > 0 {
 		t.Errorf("answers that are left: %q, %v", left, err)
+	}
+}
+
+// A control plane that stops takes no answer back that the issuer may be about to look for: the
+// next one goes on with the order, and takes it back then.
+func TestAnswersOutliveALeader(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.answerByDNS()
+	p := r.replica("cp1")
+	var once sync.Once
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	r.ca.Before(func(_ http.ResponseWriter, _ *http.Request, what string) bool {
+		if what == "challenge" {
+			once.Do(func() {
+				close(asked)
+				<-goOn
+			})
+		}
+		return false
+	})
+	r.set("_acme-challenge CNAME " + r.token("acme") + ".acme.example")
+	r.claim("acme", "*.example.com")
+	<-asked
+	p.stop()
+	answers := func() int {
+		all, err := r.store.ChallengeAnswers(t.Context(), r.token("acme"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	if n := answers(); n != 1 {
+		t.Errorf("%d answers while the issuer may look for it", n)
+	}
+	close(goOn)
+	r.replica("cp2")
+	r.awaitState("acme", "*.example.com", "ISSUED")
+	if n := r.ca.Orders("*.example.com"); n != 1 || answers() > 0 {
+		t.Errorf("%d orders; %d answers are left", n, answers())
 	}
 }
 

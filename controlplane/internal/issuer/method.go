@@ -21,6 +21,13 @@ type method struct {
 	takeBack func(context.Context, acme.Challenge)
 }
 
+// clean takes back what an earlier leader may have answered for an authorization.
+func (m method) clean(ctx context.Context, authz acme.Authorization) {
+	if ch, err := m.find(authz); err == nil && m.takeBack != nil {
+		m.takeBack(ctx, ch)
+	}
+}
+
 // find returns the challenge of an authorization for the method.
 func (m method) find(authz acme.Authorization) (acme.Challenge, error) {
 	var offered []string

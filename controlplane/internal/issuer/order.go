@@ -131,6 +131,12 @@ func (l *leader) perform(
 		if o, err = l.authorize(ctx, iss, account, o, m); err != nil {
 			return nil, err
 		}
+	} else if m.takeBack != nil { // an earlier leader may have answered
+		for _, at := range o.Authorizations {
+			if authz, err := iss.library().GetAuthorization(ctx, account, at); err == nil {
+				m.clean(ctx, authz)
+			}
+		}
 	}
 	key, err := r.signer()
 	if err != nil {
@@ -204,6 +210,7 @@ func (l *leader) authorize(
 			}
 			continue
 		}
+		m.clean(ctx, authz)
 		if _, err := iss.library().PollAuthorization(ctx, account, authz); err != nil {
 			return o, err
 		}
@@ -229,7 +236,13 @@ func (l *leader) answer(
 			}
 			return err
 		}
-		defer m.takeBack(context.WithoutCancel(ctx), ch)
+		defer func() {
+			// The issuer may be about to look for the answer of an order with which another leader
+			// goes on, and takes it back.
+			if !errors.Is(ctx.Err(), context.Canceled) {
+				m.takeBack(context.WithoutCancel(ctx), ch)
+			}
+		}()
 	}
 	if ch.Status == acme.StatusPending {
 		if _, err := iss.library().InitiateChallenge(ctx, account, ch); err != nil {
