@@ -36,7 +36,7 @@ type Files struct {
 type set struct {
 	stamp  string
 	first  *tls.Certificate
-	byName map[string]*tls.Certificate
+	byName map[string][]*tls.Certificate // in the order of the pairs
 	shown  []shown
 }
 
@@ -51,7 +51,7 @@ func Load(pairs []Pair, log *slog.Logger) (*Files, error) {
 
 // read reads the files of a stamp.
 func (f *Files) read(stamp string) (*set, error) {
-	read := &set{stamp: stamp, byName: make(map[string]*tls.Certificate)}
+	read := &set{stamp: stamp, byName: make(map[string][]*tls.Certificate)}
 	for _, pair := range f.pairs {
 		cert, err := tls.LoadX509KeyPair(pair.Cert, pair.Key)
 		if err != nil {
@@ -62,9 +62,7 @@ func (f *Files) read(stamp string) (*set, error) {
 		}
 		read.shown = append(read.shown, shown{pair.Cert, cert.Leaf})
 		for _, name := range names(cert.Leaf) {
-			if _, ok := read.byName[name]; !ok {
-				read.byName[name] = &cert
-			}
+			read.byName[name] = append(read.byName[name], &cert)
 		}
 	}
 	return read, nil
@@ -91,16 +89,22 @@ func names(leaf *x509.Certificate) []string {
 func (f *Files) First() *tls.Certificate { return f.current().first }
 
 // Named is the certificate that is good for a canonical host, by its name or by the wildcard one
-// label up, nil for none.
-func (f *Files) Named(host string) *tls.Certificate {
-	now := f.current()
-	if cert, ok := now.byName[host]; ok {
-		return cert
+// label up, nil for none. Of several it is the first that has not ended, those for the name before
+// those for the wildcard.
+func (f *Files) Named(host string) (found *tls.Certificate) {
+	in, now := f.current(), time.Now()
+	wildcard, _ := topology.WildcardOf(host)
+	for _, name := range [...]string{host, wildcard} {
+		for _, cert := range in.byName[name] {
+			if now.Before(cert.Leaf.NotAfter) {
+				return cert
+			}
+			if found == nil {
+				found = cert
+			}
+		}
 	}
-	if wildcard, ok := topology.WildcardOf(host); ok {
-		return now.byName[wildcard]
-	}
-	return nil
+	return found
 }
 
 func (f *Files) current() *set {

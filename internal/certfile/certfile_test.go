@@ -1,7 +1,9 @@
 package certfile
 
 import (
+	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,7 +16,12 @@ import (
 
 func write(t *testing.T, p Pair, names ...string) {
 	t.Helper()
-	issued := certtest.New(t).Issue(names)
+	issue(t, p, names)
+}
+
+func issue(t *testing.T, p Pair, names []string, edits ...func(*x509.Certificate, *crypto.Signer)) {
+	t.Helper()
+	issued := certtest.New(t).Issue(names, edits...)
 	for name, text := range map[string][]byte{p.Cert: certtest.PEM(issued.Leaf), p.Key: issued.KeyPEM(t)} {
 		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
@@ -48,6 +55,28 @@ func TestNames(t *testing.T) {
 	}
 	if none, err := Load(nil, nil); err != nil || none.First() != nil || none.Named("one.test") != nil {
 		t.Errorf("without files: %v", err)
+	}
+}
+
+// Of certificates for a name, one that has ended is the last choice.
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	ended := func(template *x509.Certificate, _ *crypto.Signer) {
+		template.NotBefore, template.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
+	old, over, good := pairIn(t.TempDir()), pairIn(t.TempDir()), pairIn(t.TempDir())
+	issue(t, old, []string{"one.test", "a.acme.test", "two.test"}, ended)
+	issue(t, over, []string{"two.test"}, ended)
+	issue(t, good, []string{"one.test", "*.acme.test"})
+	f, err := Load([]Pair{old, over, good}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, last := f.First(), f.Named("b.acme.test")
+	for host, want := range map[string]*tls.Certificate{"one.test": last, "a.acme.test": last, "two.test": first} {
+		if got := f.Named(host); got != want {
+			t.Errorf("another certificate than wanted is %s's", host)
+		}
 	}
 }
 

@@ -147,7 +147,7 @@ func BenchmarkGet(b *testing.B) {
 	w.fill(dir, n)
 	root := w.table.Root()
 	look := func(i int) *topology.Certificate {
-		return root.Certificate(root.DomainOf(fmt.Sprintf("n%d.example.com", i%n)))
+		return root.Certificate(root.DomainOf(fmt.Sprintf("n%d.example.com", i%n)), time.Now())
 	}
 	run := func(name string, ready int, fetch bool) {
 		b.Run(name, func(b *testing.B) {
@@ -196,7 +196,7 @@ func BenchmarkGet(b *testing.B) {
 	run("fetched", 1, true)
 	b.Run("lookup", func(b *testing.B) {
 		for b.Loop() {
-			if root.Certificate(root.DomainOf("n77.example.com")) == nil {
+			if root.Certificate(root.DomainOf("n77.example.com"), time.Now()) == nil {
 				b.Fatal("none")
 			}
 		}

@@ -113,7 +113,7 @@ func (w *world) issue(name string) *topology.Certificate {
 
 func (w *world) of(name string) *topology.Certificate {
 	root := w.table.Root()
-	return root.Certificate(root.DomainOf(name))
+	return root.Certificate(root.DomainOf(name), time.Now())
 }
 
 func (w *world) record(key topology.Key, m proto.Message) topology.Record {

@@ -89,9 +89,9 @@ func (s *secure) ofDomain(host string, d *topology.Domain) (shown *tls.Certifica
 	if d.NoTLS {
 		return nil, nil
 	}
-	named := s.files.Named(host)
-	if own := s.table.Root().Certificate(d); own != nil && s.domains != nil {
-		if now := time.Now(); own.Expired(now) && good(named, now) {
+	now, named := time.Now(), s.files.Named(host)
+	if own := s.table.Root().Certificate(d, now); own != nil && s.domains != nil {
+		if own.Expired(now) && good(named, now) {
 			return named, nil
 		}
 		if shown, err = s.domains.Get(own); err == nil {
@@ -122,7 +122,7 @@ func (s *secure) shared(host string) bool {
 
 // holds reports whether a domain can be served over TLS now.
 func (s *secure) holds(root *route.Root, host string, d *topology.Domain, now time.Time) bool {
-	own := root.Certificate(d)
+	own := root.Certificate(d, now)
 	return own != nil && s.domains != nil && !own.Expired(now) && s.domains.Holds(own) || good(s.files.Named(host), now)
 }
 
@@ -140,7 +140,7 @@ func (s *secure) binding(name string) (binding []byte, served bool) {
 	if d == nil {
 		return []byte(ticketMark + host), s.files.Named(host) != nil || s.shared(host) && s.files.First() != nil
 	}
-	served = !d.NoTLS && (s.table.Root().Certificate(d) != nil || s.files.Named(host) != nil)
+	served = !d.NoTLS && (s.table.Root().Certificate(d, time.Now()) != nil || s.files.Named(host) != nil)
 	return []byte(ticketMark + host + "\x00" + d.Account), served
 }
 
@@ -192,7 +192,7 @@ func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bo
 	if strings.HasPrefix(path, challengePath) {
 		return false
 	}
-	if own := root.Certificate(d); own != nil && own.Proxied {
+	if own := root.Certificate(d, x.Now); own != nil && own.Proxied {
 		return false
 	}
 	for scheme := range x.Fields.Values(field.XForwardedProto) {

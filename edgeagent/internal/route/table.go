@@ -13,6 +13,7 @@ import (
 	"iter"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/edgewalk/edgewalk/internal/persistent"
 	"github.com/edgewalk/edgewalk/internal/seal"
@@ -162,23 +163,28 @@ func (r *Root) Pending(host string) bool {
 }
 
 // Certificate returns the certificate of a domain: its own, or that of the wildcard of its account
-// over it. It returns nil for none.
-func (r *Root) Certificate(d *topology.Domain) *topology.Certificate {
+// over it. The latter also comes before an own one that has ended, unless it has too. It returns
+// nil for none.
+func (r *Root) Certificate(d *topology.Domain, now time.Time) *topology.Certificate {
 	if d.NoTLS {
 		return nil
 	}
-	if c, _ := r.certificates.Get(topology.DomainKey(d.Account, topology.DomainID(d.Name))); c != nil {
-		return c
+	own, _ := r.certificates.Get(topology.DomainKey(d.Account, topology.DomainID(d.Name)))
+	if own != nil && !own.Expired(now) {
+		return own
 	}
 	wildcard, ok := topology.WildcardOf(d.Name)
 	if !ok {
-		return nil
+		return own
 	}
 	if over := r.Domain(wildcard); over == nil || over.Account != d.Account || over.NoTLS {
-		return nil
+		return own
 	}
-	c, _ := r.certificates.Get(topology.DomainKey(d.Account, topology.DomainID(wildcard)))
-	return c
+	over, _ := r.certificates.Get(topology.DomainKey(d.Account, topology.DomainID(wildcard)))
+	if over == nil || own != nil && over.Expired(now) {
+		return own
+	}
+	return over
 }
 
 // Certificates yields the certificates of all domains, in no order.

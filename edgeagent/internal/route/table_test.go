@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -589,17 +590,18 @@ func TestCertificates(t *testing.T) {
 		put(t, "customDomains/acme/off.test.example", "5", off),
 		put(t, "customDomains/acme/w.example", "5", pending("w.example")),
 		put(t, "customDomains/globex/w.example", "5", pending("w.example")),
-		put(t, "certificates/acme/_wildcard.test.example", "6", certificate(1, 100)),
+		put(t, "certificates/acme/_wildcard.test.example", "6", certificate(1, 250)),
 		put(t, "certificates/acme/w.example", "6", certificate(7, 100)),
 		put(t, "certificates/globex/w.example", "6", certificate(8, 100)),
 		put(t, "chains/-/"+chain.String(), "6", intermediates),
 	)})
+	now := time.Unix(50, 0)
 	shown := func(host string) string {
 		d := table.Root().DomainOf(host)
 		if d == nil {
 			return "none"
 		}
-		c := table.Root().Certificate(d)
+		c := table.Root().Certificate(d, now)
 		if c == nil {
 			return d.Name + " none"
 		}
@@ -626,10 +628,15 @@ func TestCertificates(t *testing.T) {
 	)})
 	check("a.test.example", "a.test.example 02 of acme/a.test.example, chain of 1")
 	check("w.example", "w.example 08 of globex/w.example, chain of 1")
+	now = time.Unix(200, 0) // its own has ended
+	check("a.test.example", "a.test.example 01 of acme/_wildcard.test.example, chain of 1")
+	now = time.Unix(250, 0) // both have
+	check("a.test.example", "a.test.example 02 of acme/a.test.example, chain of 1")
+	now = time.Unix(50, 0)
 	if !table.Root().Pending("w.example") {
 		t.Error("acme does not wait for w.example any more")
 	}
-	old := table.Root().Certificate(table.Root().DomainOf("a.test.example"))
+	old := table.Root().Certificate(table.Root().DomainOf("a.test.example"), now)
 	apply(Step{Revision: 11, Records: routetest.Records(
 		put(t, "certificates/acme/a.test.example", "10/11", certificate(3, 300)),
 		topology.Record{
@@ -686,7 +693,8 @@ func TestUnreadableCertificates(t *testing.T) {
 			t.Errorf("rejected %v, %v", result.Rejected, err)
 		}
 	}
-	if c := table.Root().Certificate(table.Root().DomainOf("a.test.example")); c == nil || c.NotAfter != 100 {
+	c := table.Root().Certificate(table.Root().DomainOf("a.test.example"), time.Unix(50, 0))
+	if c == nil || c.NotAfter != 100 {
 		t.Errorf("the certificate is %+v", c)
 	}
 }
