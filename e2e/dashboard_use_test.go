@@ -98,7 +98,7 @@ func (w *tab) press(t *testing.T, keys string) {
 }
 
 // focused is what the element with the focus is called.
-const focused = `(e => e.getAttribute("aria-label") || e.labels?.[0]?.textContent || e.textContent || "")(document.activeElement).trim().replace(/\s+/g, " ")`
+const focused = `(e => e?.getAttribute("aria-label") || e?.labels?.[0]?.textContent || e?.textContent || "")(document.activeElement).trim().replace(/\s+/g, " ")`
 
 // focuses waits until an element has the focus by itself.
 func (w *tab) focuses(t *testing.T, label string) {
@@ -446,7 +446,7 @@ func copied(t *testing.T, s *shop) {
 	w.tabTo(t, "Copy https://products.example.com/")
 	w.press(t, kb.Enter)
 	eventually(t, soon, "the button says that it is done", func() bool {
-		return eval[bool](t, w, `document.activeElement.classList.contains("done")`)
+		return eval[bool](t, w, `!!document.activeElement?.classList.contains("done")`)
 	})
 	if got := eval[string](t, w, "window.kept"); got != "https://products.example.com/" {
 		t.Errorf("copied is %q", got)
