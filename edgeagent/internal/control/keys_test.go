@@ -51,18 +51,30 @@ func secretOf(cfg Config) string {
 	return origin.Secrets["s3.secret_access_key"]
 }
 
+// stateKey makes a file with a state key of its own.
+func stateKey(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "key")
+	if _, err := seal.CreateKey(file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func keyedConfig(t *testing.T, dir string, p *peer, keyFile string) Config {
+	t.Helper()
+	cfg := testConfig(t, dir, p.address)
+	cfg.StateKeyFile = keyFile
+	return cfg
+}
+
 // The folder of an edge holds ciphertext, which the edge opens again without a control plane, with
 // its own key alone.
 func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 	t.Parallel()
 	h, welcome, clear := sealedSecret(t)
-	dir, keyFile := t.TempDir(), filepath.Join(t.TempDir(), "key")
-	if _, err := seal.CreateKey(keyFile); err != nil {
-		t.Fatal(err)
-	}
-	p := newPeer(t)
-	cfg := testConfig(t, dir, p.address)
-	cfg.StateKeyFile = keyFile
+	dir, keyFile, p := t.TempDir(), stateKey(t), newPeer(t)
+	cfg := keyedConfig(t, dir, p, keyFile)
 	a := start(t, cfg)
 	d := p.accept()
 	if !d.hello.GetAcceptsSealed() {
@@ -88,19 +100,14 @@ func TestSecretsLieSealedInTheStateFolder(t *testing.T) {
 		}
 	}
 
-	again := testConfig(t, dir, p.address)
-	again.StateKeyFile = keyFile
+	again := keyedConfig(t, dir, p, keyFile)
 	if b := start(t, again); secretOf(again) != "canary" {
 		t.Error("the secret cannot be opened after a restart")
 	} else {
 		b.stop()
 	}
 
-	other := testConfig(t, dir, p.address)
-	other.StateKeyFile = filepath.Join(t.TempDir(), "other")
-	if _, err := seal.CreateKey(other.StateKeyFile); err != nil {
-		t.Fatal(err)
-	}
+	other := keyedConfig(t, dir, p, stateKey(t))
 	if _, err := New(other); !errors.Is(err, seal.ErrWrongKey) ||
 		!strings.Contains(err.Error(), "--state-key-file "+other.StateKeyFile) {
 		t.Errorf("with another key: %v", err)
@@ -143,21 +150,13 @@ func TestKeysAreKeptOnceTheDiskTakesThem(t *testing.T) {
 func TestStateKeyIsReplacedOnceTheDiskTakesIt(t *testing.T) {
 	t.Parallel()
 	h, welcome, _ := sealedSecret(t)
-	dir, keyFile := t.TempDir(), filepath.Join(t.TempDir(), "key")
-	if _, err := seal.CreateKey(keyFile); err != nil {
-		t.Fatal(err)
-	}
-	p := newPeer(t)
-	cfg := testConfig(t, dir, p.address)
-	cfg.StateKeyFile = keyFile
+	dir, keyFile, p := t.TempDir(), stateKey(t), newPeer(t)
+	cfg := keyedConfig(t, dir, p, keyFile)
 	a := start(t, cfg)
 	p.accept().send(welcome).send(h.full()...).persisted(h.revision)
 	a.stop()
 
-	newFile := filepath.Join(t.TempDir(), "new")
-	if _, err := seal.CreateKey(newFile); err != nil {
-		t.Fatal(err)
-	}
+	newFile := stateKey(t)
 	newKey, err := os.ReadFile(newFile)
 	if err != nil {
 		t.Fatal(err)
@@ -176,8 +175,7 @@ func TestStateKeyIsReplacedOnceTheDiskTakesIt(t *testing.T) {
 	}
 	starts := func(what, keyFile string) {
 		t.Helper()
-		cfg := testConfig(t, dir, p.address)
-		cfg.StateKeyFile = keyFile
+		cfg := keyedConfig(t, dir, p, keyFile)
 		a := start(t, cfg)
 		if got := secretOf(cfg); got != "canary" {
 			t.Errorf("%s: the secret is %q", what, got)

@@ -249,16 +249,23 @@ func TestServesBeforeTheScan(t *testing.T) {
 	wantStored(t, s, 3, 10)
 }
 
-// What is filled soon after the start waits for the folders to be read before it is stored. Its
-// readers do not.
-func TestFillsWaitForTheScan(t *testing.T) {
-	t.Parallel()
+// openWaiting opens a store of one object, which was not read yet and is waited for.
+func openWaiting(t *testing.T) *Store {
+	t.Helper()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	put(t, s, 1, 5000)
 	s.Close()
 	s = openUnread(t, dir)
 	s.opened = s.opened.Add(time.Hour) // no machine is that busy
+	return s
+}
+
+// What is filled soon after the start waits for the folders to be read before it is stored. Its
+// readers do not.
+func TestFillsWaitForTheScan(t *testing.T) {
+	t.Parallel()
+	s := openWaiting(t)
 	stored := make(chan error)
 	for n, length := range []int{10, -1} {
 		f := begin(t, s, 2+n, length)
@@ -284,12 +291,7 @@ func TestFillsWaitForTheScan(t *testing.T) {
 // fetched in.
 func TestFewFillsWaitForTheScan(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	s := openStore(t, dir)
-	put(t, s, 1, 5000)
-	s.Close()
-	s = openUnread(t, dir)
-	s.opened = s.opened.Add(time.Hour) // no machine is that busy
+	s := openWaiting(t)
 	const more = 3
 	done := make(chan error)
 	for n := range mostScanWaits + more {
