@@ -96,6 +96,11 @@ func (st *stream) view() (*feed.View, error) {
 // limit is how far the edge may go in the history that the stream is about.
 func (st *stream) limit() (rollout.Limit, error) {
 	limit := st.svc.cfg.Rollout.Limit(st.hello.GetRegion())
+	if limit.First != nil {
+		if at := max(st.cursor.pos, st.have()); at == 0 || at >= limit.First.Last() {
+			limit.View = limit.First
+		}
+	}
 	if limit.View == nil {
 		_, err := st.view()
 		return limit, err

@@ -311,3 +311,42 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 	p.setting(t, "five")
 	rest.reaches(third)
 }
+
+// A control plane that starts while a step is held holds it on. Only an edge that has nothing is
+// sent it at once, and one that has it already is in step.
+func TestHoldOutlastsAControlPlane(t *testing.T) {
+	t.Parallel()
+	prefix := storetest.Prefix()
+	cfg := planeConfig{canary: "canary", hold: time.Hour, change: quickBookmarks}
+	before := startPlane(t, prefix, nil) // which holds nothing
+	first := before.setting(t, "one")
+	rest := connect(t, before, hello("rest"))
+	rest.reaches(first)
+	rest.leave()
+	second := before.setting(t, "two")
+	same := connect(t, before, hello("same"))
+	same.reaches(second)
+	same.leave()
+	before.stop()
+
+	p := startPlaneWith(t, prefix, cfg)
+	rest, same = connect(t, p, rest.resume(), holding(rest)), connect(t, p, same.resume(), holding(same))
+	bird := hello("bird")
+	bird.Region = "canary"
+	connect(t, p, bird).reaches(second)
+	fresh := connect(t, p, hello("fresh"))
+	fresh.reaches(second)
+	rest.staysBefore(second)
+	if _, err := p.WaitApplied(within(t, time.Second), second, "", 3); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a wait for all: %v", err)
+	}
+	third := p.setting(t, "three")
+	fresh.staysBefore(third)
+	same.staysBefore(third)
+	p.clock.forward(2 * time.Hour)
+	fourth := p.setting(t, "four") // makes it look at the clock
+	for _, a := range []*agent{rest, same, fresh} {
+		a.reaches(third)
+		a.staysBefore(fourth)
+	}
+}

@@ -70,7 +70,9 @@ type Rollout struct {
 	taken   int64
 	watched string
 	changed chan struct{} // closed when edges may go somewhere else than before
-	rest    *feed.View    // how far regions other than the canary may go; nil without one
+	// rest is how far regions other than the canary may go; nil without one, and before the first
+	// hold is over.
+	rest *feed.View
 
 	finding sync.WaitGroup // looks for topologies of freezes
 }
@@ -251,8 +253,11 @@ func (r *Rollout) wake() {
 // Limit is how far edges of a region may go.
 type Limit struct {
 	// View is what they may be sent: the topology as it is, or as it was. Nil when that is not
-	// known: they are sent nothing.
+	// known: they are sent nothing, unless there is a First.
 	View *feed.View
+	// First is set instead of a View while what a control plane has found at its start is held: for
+	// an edge that has nothing, which can serve nobody without, or has all of it already.
+	First *feed.View
 	// Frozen is the freeze that holds them, if one does.
 	Frozen *Freeze
 	// Changed is closed when the limit becomes another one, but for steps that follow a View that
@@ -269,7 +274,8 @@ func (r *Rollout) Limit(region string) Limit {
 	if current == nil { // nothing is loaded
 		return l
 	}
-	if r.held(region) && r.rest != nil && r.rest.History == current.History && r.rest.Last() < current.Last() {
+	after := r.held(region)
+	if after && r.rest != nil && r.rest.History == current.History && r.rest.Last() < current.Last() {
 		l.View = r.rest
 	}
 	for _, f := range []*held{r.freezes[""], r.freezes[region]} {
@@ -282,6 +288,9 @@ func (r *Rollout) Limit(region string) Limit {
 		if f.view == nil || l.View != nil && f.view.Revision < l.View.Revision {
 			l.View = f.view
 		}
+	}
+	if after && r.rest == nil {
+		l.First, l.View = l.View, nil
 	}
 	return l
 }
@@ -394,20 +403,21 @@ func (r *Rollout) Unfreeze(ctx context.Context, region string) error {
 	return r.until(ctx, epoch, written)
 }
 
-// release lets regions other than the canary go on to steps whose hold is over.
+// release lets regions other than the canary go on to steps whose hold is over. What was there at
+// the start may be from a moment before it, so it is held too.
 func (r *Rollout) release(ctx context.Context) {
 	select {
 	case <-r.cfg.Feed.Loaded():
 	case <-ctx.Done():
 		return
 	}
-	r.mu.Lock()
-	r.rest = r.cfg.Feed.View()
-	r.wake()
-	r.mu.Unlock()
+	loaded, began := r.cfg.Feed.View(), r.now()
 	for {
 		view := r.cfg.Feed.View()
-		next := r.releaseUntil(view, r.now().Add(-r.cfg.CanaryHold))
+		next := began.Add(r.cfg.CanaryHold).Sub(r.now())
+		if next <= 0 {
+			next = r.releaseUntil(view, loaded, r.now().Add(-r.cfg.CanaryHold))
+		}
 		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
@@ -421,11 +431,15 @@ func (r *Rollout) release(ctx context.Context) {
 	}
 }
 
-// releaseUntil lets the rest go on to the last step that was seen at a moment or before, and
-// returns when there is more to do.
-func (r *Rollout) releaseUntil(view *feed.View, until time.Time) time.Duration {
+// releaseUntil lets the rest go on to the last step that was seen at a moment or before, or to what
+// was loaded at the start, and returns when there is more to do.
+func (r *Rollout) releaseUntil(view, loaded *feed.View, until time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.rest == nil {
+		r.rest = loaded
+		r.wake()
+	}
 	if r.freezes[""] != nil {
 		return time.Second // what they have not got yet they do not get
 	}

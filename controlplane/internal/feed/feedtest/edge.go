@@ -139,6 +139,9 @@ func (e *Edge) bookmark(b *edgev1.Bookmark) error {
 		return fmt.Errorf("bookmark at %d, the edge is at %d", b.GetRevision(), e.Revision)
 	}
 	e.Revision = b.GetRevision()
+	if len(b.GetDigest()) == 0 {
+		return nil // not known
+	}
 	return e.check(b.GetDigest())
 }
 

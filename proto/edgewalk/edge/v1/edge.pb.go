@@ -1627,7 +1627,8 @@ type Bookmark struct {
 	// bookmark only shows that the control plane is alive.
 	Revision int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The digest there: the sum, modulo 2^128, of a hash of key, mod_revision and value of each
-	// resource, 16 bytes little-endian. Order does not count.
+	// resource, 16 bytes little-endian. Order does not count. Empty when the control plane does not
+	// know it, as of a revision from before it started.
 	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	// When the control plane last knew that it was in step with etcd.
 	AsOf          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
