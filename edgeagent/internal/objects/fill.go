@@ -397,10 +397,8 @@ func (f *Fill) awaitRoom() {
 		f.trim() // they all wait for what is still to come, and none of them would make room
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stuckAfter)
-	defer cancel()
 	f.broadcast() // for Await
-	if f.wait(ctx, &f.room) == nil {
+	if f.wait(context.Background(), &f.room, stuckAfter) == nil {
 		return
 	}
 	waited := false
@@ -484,12 +482,22 @@ func notify(ch *chan struct{}) {
 	}
 }
 
-// wait releases mu until the next notify of ch or until ctx ends.
-func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
+// errWaited says that a wait has taken as long as it may.
+var errWaited = errors.New("waited in vain")
+
+// wait releases mu until the next notify of ch, until ctx ends, or for at most a time; 0 is no
+// limit.
+func (f *Fill) wait(ctx context.Context, ch *chan struct{}, most time.Duration) error {
 	if *ch == nil {
 		*ch = make(chan struct{})
 	}
 	wake := *ch
+	var late <-chan time.Time
+	if most > 0 {
+		timer := time.NewTimer(most)
+		defer timer.Stop()
+		late = timer.C
+	}
 	f.mu.Unlock()
 	defer f.mu.Lock()
 	select {
@@ -497,6 +505,8 @@ func (f *Fill) wait(ctx context.Context, ch *chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-late:
+		return errWaited
 	}
 }
 
@@ -513,7 +523,7 @@ func (f *Fill) Await(ctx context.Context, n int64) (size int64, ended bool, err 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.size < n && !f.whole && !f.ended && f.room == nil && err == nil {
-		err = f.wait(ctx, &f.wake)
+		err = f.wait(ctx, &f.wake, 0)
 	}
 	if f.err != nil {
 		err = f.err

@@ -117,12 +117,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 // await waits for more, or for the end to be stored. Callers hold the fill's mu.
 func (r *Reader) await(storing bool) error {
 	if !storing {
-		return r.f.wait(r.ctx, &r.f.wake)
+		return r.f.wait(r.ctx, &r.f.wake, 0)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, endWait)
-	defer cancel()
-	err := r.f.wait(ctx, &r.f.wake)
-	if err != nil && r.ctx.Err() == nil {
+	err := r.f.wait(r.ctx, &r.f.wake, endWait)
+	if errors.Is(err, errWaited) {
 		r.late, err = true, nil
 	}
 	return err
