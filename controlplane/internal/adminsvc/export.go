@@ -286,3 +286,17 @@ func etagOf(changed int64) string {
 	}
 	return topology.Etag(changed)
 }
+
+// changedSince is how to refuse a request with another etag of the account than the one that speaks
+// for all that a manifest may hold; nil if it has that or none.
+func (d *draft) changedSince(given string) *failure {
+	now := etagOf(d.state.Changed)
+	if given == "" || given == now {
+		return nil
+	}
+	name := topology.AccountName(d.id)
+	f := fail(kindEtagMismatch, "%s has changed, or what it holds: its etag is %s and not %s", name, now, given)
+	f.resource = name
+	f.facts = map[string]string{"etag": now}
+	return f
+}

@@ -92,6 +92,9 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 		if err := d.mustExist(); err != nil {
 			return err
 		}
+		if f := d.changedSince(req.GetEtag()); f != nil {
+			return f
+		}
 		was, err := s.store.AsOf(ctx, d.state, req.GetRevision())
 		if err != nil {
 			return unreached("revision", err)
@@ -113,7 +116,7 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 	if err != nil {
 		return nil, err
 	}
-	resp.Revision = out.revision
+	resp.Revision, resp.Etag = out.revision, etagOf(out.changed)
 	if out.draft == nil { // an earlier request did it
 		d, err := s.replayed(ctx, account, out.at)
 		if err != nil {

@@ -99,6 +99,46 @@ func TestRollback(t *testing.T) {
 	r.refused(t, codes.NotFound, "ListSteps", `{"parent": "accounts/nobody"}`)
 }
 
+// A rollback with the etag of its dry run undoes what that has shown, and nothing that was written
+// since.
+func TestRollbackUndoesWhatWasShown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	first := do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "acme"}`).GetRevision()
+	create := func(id string) {
+		t.Helper()
+		r.must(t, "CreateOrigin", fmt.Sprintf(
+			`{"parent": "accounts/acme", "originId": %q, "origin": {"web": {"baseUrl": "http://a.example"}}}`, id))
+	}
+	call := func(more string) string {
+		return fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"%s}`, first, more)
+	}
+	create("shown")
+	dry := do[*adminv1.RollbackResponse](t, r, "Rollback", call(`, "validateOnly": true`))
+	create("since")
+	shown := fmt.Sprintf(`, "etag": %q`, dry.GetEtag())
+	why := r.refused(t, codes.Aborted, "Rollback", call(shown))
+	if !strings.Contains(why, "ETAG_MISMATCH") || !strings.Contains(why, "accounts/acme has changed") {
+		t.Errorf("the refusal says %s", why)
+	}
+	r.must(t, "GetOrigin", `{"name": "accounts/acme/origins/since"}`)
+
+	dry = do[*adminv1.RollbackResponse](t, r, "Rollback", call(`, "validateOnly": true`))
+	if got := changesOf(dry.GetChanges()); !strings.Contains(got, "deleted origins/since") {
+		t.Errorf("the second dry run shows %s", got)
+	}
+	shown = fmt.Sprintf(`, "etag": %q, "requestId": "5f0d3ecb-5f4f-4b5d-a2a6-c57e2d9f5a02"`, dry.GetEtag())
+	back := do[*adminv1.RollbackResponse](t, r, "Rollback", call(shown))
+	export := do[*adminv1.ExportManifestResponse](t, r, "ExportManifest", `{"name": "accounts/acme"}`)
+	if want := export.GetManifest().GetAccount().GetEtag(); back.GetEtag() != want || want == dry.GetEtag() {
+		t.Errorf("the etag is %s after the rollback, was %s, and is %s in an export", back.GetEtag(), dry.GetEtag(), want)
+	}
+	again := do[*adminv1.RollbackResponse](t, r, "Rollback", call(shown))
+	if again.GetEtag() != back.GetEtag() || again.GetRevision() != back.GetRevision() {
+		t.Errorf("the same request again: %v, at first %v", again, back)
+	}
+}
+
 // The history and the audit of an account that is changed much at a time come in pages that every
 // client takes, and nothing is left out between them.
 func TestAHistoryOfLargeSteps(t *testing.T) {

@@ -218,11 +218,8 @@ func (m *source) applyAccount(d *draft) error {
 	if err := d.mustExist(); err != nil {
 		return err
 	}
-	// The account's etag in a manifest speaks for all that a manifest may hold.
-	if now := etagOf(d.state.Changed); etag != "" && etag != now {
-		f := fail(kindEtagMismatch, "%s has changed, or what it holds: its etag is %s and not %s%s", topology.AccountName(d.id), now, etag, remedy)
-		f.resource = topology.AccountName(d.id)
-		f.facts = map[string]string{"etag": now}
+	if f := d.changedSince(etag); f != nil {
+		f.text += remedy
 		if m.etag == "" {
 			f.fields = []fieldFault{{field, f.text}}
 		}

@@ -1,6 +1,7 @@
 package dashboard_test
 
 import (
+	"fmt"
 	"html"
 	"io"
 	"net/http"
@@ -209,6 +210,41 @@ func TestCommandsCanBePasted(t *testing.T) {
 		if a := b.get(t, page); a.code != http.StatusNotFound || strings.Contains(a.text, "<code>edgewalk") {
 			t.Errorf("%s: %d: %s", page, a.code, a.text)
 		}
+	}
+}
+
+// "Restore" undoes what its page has shown, and not what somebody has written since.
+func TestRestoreUndoesWhatWasShown(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "")
+	b := p.signedIn(t, p.root)
+	create := func(id string) int64 {
+		t.Helper()
+		resp, err := adminv1.NewUrlEndpointServiceClient(p.conn).CreateUrlEndpoint(p.ctx(t),
+			&adminv1.CreateUrlEndpointRequest{
+				Parent: "accounts/acme", UrlEndpointId: id, UrlEndpoint: &topologyv1.UrlEndpoint{},
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetRevision()
+	}
+	page := fmt.Sprintf("/ui/a/acme/history/%d/restore", create("first"))
+	create("shown")
+	form := hidden(b.get(t, page))
+	create("since")
+	if a := b.post(t, page, form); a.code != http.StatusConflict || !strings.Contains(a.text, "Changed meanwhile") {
+		t.Errorf("a restore of an account that has changed: %d: %s", a.code, a.text)
+	}
+	if a := b.get(t, "/ui/a/acme/url-endpoints/since"); a.code != http.StatusOK {
+		t.Errorf("what was made since: %d", a.code)
+	}
+	if a := b.post(t, page, hidden(b.get(t, page))); a.code != http.StatusSeeOther {
+		t.Errorf("a restore of what was shown: %d: %s", a.code, a.text)
+	}
+	if a := b.get(t, "/ui/a/acme/url-endpoints/since"); a.code != http.StatusNotFound {
+		t.Errorf("after that it is still there: %d", a.code)
 	}
 }
 

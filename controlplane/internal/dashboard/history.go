@@ -49,10 +49,10 @@ func relative(name string) string {
 }
 
 type restoreView struct {
-	Revision  int64
-	Changes   []*adminv1.ResourceChange
-	RequestID string
-	Problem   string
+	Revision        int64
+	Changes         []*adminv1.ResourceChange
+	Etag, RequestID string
+	Problem         string
 }
 
 func (p *page) revision() (int64, error) {
@@ -75,7 +75,7 @@ func confirmRestore(p *page) error {
 	if err != nil {
 		v.Problem = status.Convert(err).Message()
 	}
-	v.Changes = resp.GetChanges()
+	v.Changes, v.Etag = resp.GetChanges(), resp.GetEtag()
 	to := decimal(revision)
 	return p.show("restore.html", view{
 		Title: "Restore revision " + to + "?", Nav: "history", Up: p.at("history"), UpText: "History",
@@ -92,8 +92,9 @@ func restore(p *page) error {
 	if err != nil {
 		return err
 	}
-	resp, err := p.history().Rollback(p.ctx,
-		&adminv1.RollbackRequest{Parent: p.parent(), Revision: revision, RequestId: p.value("request_id")})
+	resp, err := p.history().Rollback(p.ctx, &adminv1.RollbackRequest{
+		Parent: p.parent(), Revision: revision, Etag: p.value("etag"), RequestId: p.value("request_id"),
+	})
 	if err != nil {
 		return err
 	}

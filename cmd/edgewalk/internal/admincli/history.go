@@ -167,6 +167,7 @@ func differencesTable(changes []*adminv1.ResourceChange, dryRun bool) table {
 func (c *cli) rollbackCommand() *cobra.Command {
 	var to int64
 	var dryRun bool
+	var etag string
 	var wait waiting
 	cmd := &cobra.Command{
 		Use:   "rollback --to REVISION",
@@ -187,7 +188,7 @@ was made since. The account's own fields, its media files and its purges stay. I
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				response, err := adminv1.NewHistoryServiceClient(conn).Rollback(ctx,
-					&adminv1.RollbackRequest{Parent: parent, Revision: to, ValidateOnly: dryRun})
+					&adminv1.RollbackRequest{Parent: parent, Revision: to, ValidateOnly: dryRun, Etag: etag})
 				if err != nil {
 					return err
 				}
@@ -204,6 +205,7 @@ was made since. The account's own fields, its media files and its purges stay. I
 	f := cmd.Flags()
 	f.Int64Var(&to, "to", 0, "the revision whose state comes back")
 	f.BoolVar(&dryRun, "dry-run", false, "only check, and show what would change")
+	f.StringVar(&etag, "etag", "", "refuse unless the account still has this etag, as --dry-run -o yaml shows it")
 	wait.addFlags(cmd)
 	return cmd
 }

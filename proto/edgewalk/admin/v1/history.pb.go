@@ -393,7 +393,11 @@ type RollbackRequest struct {
 	// Checks and says what would change, and changes nothing.
 	ValidateOnly bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// A UUID: a repeated request with the same id is carried out once. Kept for 15 minutes.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Refuse with ABORTED unless this is the account's etag, as a RollbackResponse or ExportManifest
+	// writes it. Whoever was shown with validate_only what would change gives the etag of that
+	// answer, so that nobody's change in between is undone. Empty: no check.
+	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -456,6 +460,13 @@ func (x *RollbackRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *RollbackRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // RollbackResponse says what was changed.
 type RollbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -463,7 +474,10 @@ type RollbackResponse struct {
 	Changes []*ResourceChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
 	// The revision that the step made; that of the account's last change if there was nothing to
 	// change.
-	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The account's etag after the step, as ExportManifest writes it. Of a request that only checks
+	// it is that before it.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -512,6 +526,13 @@ func (x *RollbackResponse) GetRevision() int64 {
 	return 0
 }
 
+func (x *RollbackResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 var File_edgewalk_admin_v1_history_proto protoreflect.FileDescriptor
 
 const file_edgewalk_admin_v1_history_proto_rawDesc = "" +
@@ -544,16 +565,18 @@ const file_edgewalk_admin_v1_history_proto_rawDesc = "" +
 	"\x15DiffRevisionsResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12!\n" +
-	"\fmore_changes\x18\x03 \x01(\x05R\vmoreChanges\"\xaa\x01\n" +
+	"\fmore_changes\x18\x03 \x01(\x05R\vmoreChanges\"\xc7\x01\n" +
 	"\x0fRollbackRequest\x12!\n" +
 	"\x06parent\x18\x01 \x01(\tB\t\xbaH\x06r\x04 \x01(dR\x06parent\x12#\n" +
 	"\brevision\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02 \x00R\brevision\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12*\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"k\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12\x1b\n" +
+	"\x04etag\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\"\x7f\n" +
 	"\x10RollbackResponse\x12;\n" +
 	"\achanges\x18\x01 \x03(\v2!.edgewalk.admin.v1.ResourceChangeR\achanges\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision2\xec\x03\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag2\xec\x03\n" +
 	"\x0eHistoryService\x12\x97\x01\n" +
 	"\tListSteps\x12#.edgewalk.admin.v1.ListStepsRequest\x1a$.edgewalk.admin.v1.ListStepsResponse\"?\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=accounts/*}/steps\x12\xa2\x01\n" +
 	"\rDiffRevisions\x12'.edgewalk.admin.v1.DiffRevisionsRequest\x1a(.edgewalk.admin.v1.DiffRevisionsResponse\">\xa2\xbb\x18\x16\b\x02\x12\x06parent\x18\x01\"\b{parent}\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=accounts/*}:diff\x12\x9a\x01\n" +

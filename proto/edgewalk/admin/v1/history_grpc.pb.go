@@ -43,8 +43,8 @@ type HistoryServiceClient interface {
 	// one step: with the secrets that they had, and without what was made since. The account itself,
 	// its media files and its purges stay. Domains that are there keep their state.
 	//
-	// Errors: OUT_OF_RANGE as for DiffRevisions; FAILED_PRECONDITION and ALREADY_EXISTS as for
-	// ApplyManifest, when what was then may not be now.
+	// Errors: OUT_OF_RANGE as for DiffRevisions; ABORTED for another etag; FAILED_PRECONDITION and
+	// ALREADY_EXISTS as for ApplyManifest, when what was then may not be now.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
 }
 
@@ -105,8 +105,8 @@ type HistoryServiceServer interface {
 	// one step: with the secrets that they had, and without what was made since. The account itself,
 	// its media files and its purges stay. Domains that are there keep their state.
 	//
-	// Errors: OUT_OF_RANGE as for DiffRevisions; FAILED_PRECONDITION and ALREADY_EXISTS as for
-	// ApplyManifest, when what was then may not be now.
+	// Errors: OUT_OF_RANGE as for DiffRevisions; ABORTED for another etag; FAILED_PRECONDITION and
+	// ALREADY_EXISTS as for ApplyManifest, when what was then may not be now.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
 	mustEmbedUnimplementedHistoryServiceServer()
 }
