@@ -35,6 +35,7 @@ type form struct {
 	New    bool
 	stored protoreflect.Message // what is there; nil if New
 	secret map[string]string    // secrets given in this form, by field, which are not stored yet
+	remove map[string]bool      // secrets to be removed, by field
 	errors map[string]string    // by field
 	// Problem is what is wrong with the whole.
 	Problem string
@@ -44,7 +45,8 @@ type form struct {
 
 func newForm(p *page, m proto.Message) *form {
 	return &form{
-		page: p, message: m.ProtoReflect(), New: true, secret: make(map[string]string), errors: make(map[string]string),
+		page: p, message: m.ProtoReflect(), New: true, secret: make(map[string]string), remove: make(map[string]bool),
+		errors: make(map[string]string),
 	}
 }
 
@@ -52,7 +54,7 @@ func newForm(p *page, m proto.Message) *form {
 type field struct {
 	Name, Label, Help, Kind string // Kind: text, pem, number, duration, lines, pairs, check, choice, secret
 	Value, Placeholder      string
-	Checked, Required, Set  bool
+	Checked, Required, Set  bool // of a secret, Checked: it is to be removed
 	Options                 []option
 	Error                   string
 	ID                      string
@@ -238,7 +240,7 @@ func (f *form) Field(name string) field {
 	v := owner.Get(fd)
 	switch out.Kind {
 	case "secret":
-		out.Set = f.hasSecret(name)
+		out.Set, out.Checked = f.hasSecret(name), f.remove[name]
 	case "check":
 		out.Checked = v.Bool() || !owner.Has(fd) && onByDefault(fd)
 	case "choice":
@@ -338,8 +340,12 @@ func (f *form) read(names ...string) {
 		text := strings.TrimSpace(strings.ReplaceAll(f.page.value(name), "\r\n", "\n"))
 		kind := kindOf(fd)
 		if kind == "secret" {
-			if text == "" {
+			f.remove[name] = slices.Contains(f.page.r.PostForm["remove"], name)
+			switch {
+			case !f.remove[name] && text == "":
 				text = f.secret[name]
+			case f.remove[name] && text != "":
+				f.errors[name] = "type another, or remove the one that is set: not both"
 			}
 			f.secret[name] = text
 		}
@@ -449,11 +455,11 @@ func (f *form) Inputs() (all []option) {
 	return append(all, option{Value: f.RequestID(), Label: "request_id"})
 }
 
-// mask names the fields of a form for an update; a secret only where one was given.
+// mask names the fields of a form for an update; a secret only where one was given or is removed.
 func (f *form) mask(names ...string) (paths []string) {
 	for _, name := range names {
 		_, fd := lookup(f.message, name)
-		if kindOf(fd) != "secret" || f.secret[name] != "" {
+		if kindOf(fd) != "secret" || f.secret[name] != "" || f.remove[name] {
 			paths = append(paths, protoPath(f.message, name))
 		}
 	}

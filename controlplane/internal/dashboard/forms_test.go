@@ -296,3 +296,51 @@ func TestWarningsAreShown(t *testing.T) {
 		}
 	}
 }
+
+// A stored secret can be removed, and is kept where nothing is said of it. One that was typed and
+// not stored yet can be taken back too.
+func TestASecretCanBeRemoved(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "")
+	b := p.signedIn(t, p.root)
+	const page = "/ui/a/acme/origins/shots"
+	post := func(at string, want int, pairs ...string) answer {
+		t.Helper()
+		form := hidden(b.get(t, at))
+		form.Set("s3.bucket", "shots")
+		form.Set("s3.region", "eu-central-1")
+		for i := 0; i < len(pairs); i += 2 {
+			form.Set(pairs[i], pairs[i+1])
+		}
+		a := b.post(t, at, form)
+		if a.code != want {
+			t.Fatalf("%s: %d: %s", pairs, a.code, a.text)
+		}
+		return a
+	}
+	isSet := func(want bool) {
+		t.Helper()
+		got, err := adminv1.NewOriginServiceClient(p.conn).GetOrigin(p.ctx(t),
+			&adminv1.GetOriginRequest{Name: "accounts/acme/origins/shots"})
+		if err != nil || len(got.GetOrigin().GetSecretsSet()) == 1 != want {
+			t.Errorf("set are %v, %v", got.GetOrigin().GetSecretsSet(), err)
+		}
+	}
+	const key, given = "s3.secretAccessKey", "hunter2-hunter2"
+	post("/ui/a/acme/origins/new?kind=s3", http.StatusSeeOther, "id", "shots", "s3.accessKeyId", "AKIA", key, given)
+	post(page, http.StatusSeeOther, "s3.accessKeyId", "AKIA", "displayName", "Shots")
+	isSet(true)
+	if a := post(page, http.StatusOK, "remove", key, "do", "test"); !strings.Contains(a.text, "still use the stored") ||
+		!strings.Contains(a.text, `name="remove" value="s3.secretAccessKey" checked`) {
+		t.Errorf("a test of it: %s", a.text)
+	}
+	post(page, http.StatusUnprocessableEntity, "remove", key, key, "another one")
+	isSet(true)
+	post(page, http.StatusSeeOther, "remove", key)
+	isSet(false)
+
+	typed := post(page, http.StatusUnprocessableEntity, key, given, "timeouts.connect", "soon")
+	post(page, http.StatusSeeOther, "remove", key, "sealed", hidden(typed).Get("sealed"))
+	isSet(false)
+}
