@@ -102,7 +102,8 @@ type fileView struct {
 	URLs    []string
 	Write   bool
 	Problem string
-	Tags    string
+	Tags    string // as they are typed
+	To      string // where the file is to be moved
 	// Shadows are the origins that have a file of the same path; nil: nobody has looked.
 	Shadows []shadow
 	Looked  bool
@@ -116,6 +117,7 @@ type shadow struct {
 
 func showFile(p *page) error { return p.renderFile(http.StatusOK, "") }
 
+// renderFile shows a file as it is now. A form that was refused comes back with what was typed.
 func (p *page) renderFile(code int, problem string) error {
 	name := strings.TrimPrefix(p.r.URL.Query().Get("path"), "/")
 	resp, err := p.media().GetMediaFile(p.ctx, &adminv1.GetMediaFileRequest{Name: mediaName(p.account, name)})
@@ -125,7 +127,12 @@ func (p *page) renderFile(code int, problem string) error {
 	f := resp.GetMediaFile()
 	v := fileView{
 		File: f, Crumbs: p.crumbs(f.GetId()), Write: p.may(adminv1.Rule_WRITE), Problem: problem,
-		Tags: strings.Join(f.GetTags(), ", "),
+		Tags: strings.Join(f.GetTags(), ", "), To: "/" + f.GetId(),
+	}
+	if typed := p.r.PostForm; typed.Has("tags") {
+		v.Tags = typed.Get("tags")
+	} else if typed.Has("to") {
+		v.To = typed.Get("to")
 	}
 	endpoints, err := p.endpoints().ListUrlEndpoints(p.ctx,
 		&adminv1.ListUrlEndpointsRequest{Parent: p.parent(), PageSize: 100})
@@ -392,8 +399,12 @@ func changeFile(p *page) error {
 		revision, warnings = changed.GetRevision(), changed.GetWarnings()
 	}
 	if err != nil {
-		if code := httpStatusOf(err); code == 422 || code == 409 || code == 429 {
-			return p.renderFile(code, status.Convert(err).Message())
+		code, problem := httpStatusOf(err), status.Convert(err).Message()
+		if status.Code(err) == codes.Aborted {
+			problem = "Somebody else has changed this file meanwhile. Here is what it is now, and what you typed: save it again if it still holds."
+		}
+		if code == 422 || code == 409 || code == 429 || code == 503 {
+			return p.renderFile(code, problem)
 		}
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -101,5 +102,43 @@ func TestAReplacedFileKeepsWhatWasGivenToIt(t *testing.T) {
 			!slices.Equal(f.GetTags(), []string{"spring"}) {
 			t.Errorf("%s: %v, %v", text, f, err)
 		}
+	}
+}
+
+// Tags and a new path that are refused, as when somebody else has changed the file meanwhile, come
+// back as they were typed, beside the file as it is now.
+func TestWhatIsTypedOfAFileComesBack(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "Acme")
+	b := p.signedIn(t, p.root)
+	const page = "/ui/a/acme/media/file?path=a.txt"
+	for _, name := range []string{"a.txt", "b.txt"} {
+		r := b.request(t, http.MethodPut, "/ui/a/acme/media/upload?path="+name, nil)
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader("text")), 4
+		if a := b.send(t, r); a.code != http.StatusOK {
+			t.Fatalf("%d: %s", a.code, a.text)
+		}
+	}
+	form := url.Values{"do": {"tag"}, "etag": hidden(b.get(t, page))["etag"][:1], "tags": {"mine, spring"}}
+	theirs := url.Values{"do": {"tag"}, "etag": form["etag"], "tags": {"theirs"}}
+	if a := b.post(t, page, theirs); a.code != http.StatusSeeOther {
+		t.Fatalf("%d: %s", a.code, a.text)
+	}
+	a := b.post(t, page, form)
+	for _, want := range []string{
+		"Somebody else has changed", `value="mine, spring"`, `<span class="chip">theirs</span>`,
+	} {
+		if a.code != http.StatusConflict || !strings.Contains(a.text, want) {
+			t.Errorf("%d, without %s: %s", a.code, want, a.text)
+		}
+	}
+	form["etag"] = hidden(a)["etag"][:1]
+	if a := b.post(t, page, form); a.code != http.StatusSeeOther {
+		t.Errorf("saved again: %d: %s", a.code, a.text)
+	}
+	a = b.post(t, page, url.Values{"do": {"move"}, "to": {"/b.txt"}})
+	if a.code != http.StatusConflict || !strings.Contains(a.text, `name="to" value="/b.txt"`) {
+		t.Errorf("moved to where a file is: %d: %s", a.code, a.text)
 	}
 }
