@@ -298,6 +298,45 @@ func TestRevocationEndsSessions(t *testing.T) {
 	}
 }
 
+// Who is signed out, by a token that was revoked or because the session has ended, comes back to
+// the page that he was on, also if it was a form of that page that he sent.
+func TestSigningInLeadsBack(t *testing.T) {
+	t.Parallel()
+	p := start(t)
+	p.account(t, "acme", "Acme Shop")
+	const page = "/ui/a/acme/media/file?path=a.txt"
+	for what, request := range map[string]func(*browser) *http.Request{
+		"a page": func(b *browser) *http.Request { return b.request(t, http.MethodGet, page, nil) },
+		"a form": func(b *browser) *http.Request {
+			r := b.request(t, http.MethodPost, "/ui/a/acme/media/delete?path=a.txt", url.Values{})
+			r.Header.Set("Referer", p.url+page)
+			return r
+		},
+	} {
+		name, text := p.token(t, adminv1.Token_EDITOR, "accounts/acme")
+		b := p.signedIn(t, text)
+		if _, err := adminv1.NewTokenServiceClient(p.conn).RevokeToken(
+			p.ctx(t), &adminv1.RevokeTokenRequest{Name: name},
+		); err != nil {
+			t.Fatal(err)
+		}
+		a := b.send(t, request(b))
+		if got := hidden(a).Get("next"); a.code != http.StatusUnauthorized || got != page {
+			t.Errorf("%s, with a revoked token: %d, and back to %q", what, a.code, got)
+		}
+		a = b.send(t, request(b)) // without a session now
+		want := "/ui/sign-in?" + url.Values{"next": {page}}.Encode()
+		if got := a.header.Get("Location"); a.code != http.StatusSeeOther || got != want {
+			t.Errorf("%s, without a session: %d to %q", what, a.code, got)
+		}
+	}
+	r := p.browser(t).request(t, http.MethodPost, "/ui/a/acme/purges", url.Values{})
+	r.Header.Set("Referer", "http://attacker.example/ui/a/acme")
+	if a := p.browser(t).send(t, r); a.header.Get("Location") != "/ui/sign-in" {
+		t.Errorf("from another site: to %q", a.header.Get("Location"))
+	}
+}
+
 // Each viewer of the fleet takes one goroutine of the dashboard.
 func TestOneGoroutineAViewer(t *testing.T) { // not parallel: goroutines of other tests would count
 	p := start(t)

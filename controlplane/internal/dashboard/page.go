@@ -211,8 +211,8 @@ func (d *Dashboard) signedIn(one route) http.HandlerFunc {
 		switch {
 		case errors.Is(err, errNoSession):
 			to := Path + "sign-in"
-			if r.Method == http.MethodGet && r.URL.Path != Path {
-				to += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
+			if back := within(pageOf(r)); back != Path {
+				to += "?" + url.Values{"next": {back}}.Encode()
 			}
 			http.Redirect(w, r, to, http.StatusSeeOther)
 			return
@@ -307,7 +307,7 @@ func (p *page) fail(err error) {
 	st := status.Convert(err)
 	if st.Code() == codes.Unauthenticated {
 		p.d.setCookie(p.w, "", time.Time{})
-		p.d.renderSignIn(p.w, p.r, http.StatusUnauthorized, "You were signed out, because your token has expired or was revoked.")
+		p.d.renderSignInTo(p.w, p.r, http.StatusUnauthorized, within(pageOf(p.r)), "You were signed out, because your token has expired or was revoked.")
 		return
 	}
 	if p.who == nil { // the layout needs it

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -122,9 +123,23 @@ type signInView struct {
 	Error string
 }
 
-// next is where somebody goes who has signed in: a page of ours.
-func next(r *http.Request) string {
-	to := r.FormValue("next")
+// pageOf is the page that somebody is on who makes a request: its own address, or that of the page
+// whose form it sends. It is empty where the browser does not tell.
+func pageOf(r *http.Request) string {
+	if r.Method == http.MethodGet {
+		return r.URL.RequestURI()
+	}
+	if from, err := url.Parse(r.Referer()); err == nil && from.Host == r.Host {
+		return from.RequestURI()
+	}
+	return ""
+}
+
+// next is where somebody goes who has signed in.
+func next(r *http.Request) string { return within(r.FormValue("next")) }
+
+// within is an address if it is that of a page of ours, else that of the first page.
+func within(to string) string {
 	if !strings.HasPrefix(to, Path) || strings.ContainsAny(to, "\\\r\n") {
 		return Path
 	}
@@ -140,8 +155,13 @@ func (d *Dashboard) showSignIn(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *Dashboard) renderSignIn(w http.ResponseWriter, r *http.Request, code int, problem string) {
+	d.renderSignInTo(w, r, code, next(r), problem)
+}
+
+// renderSignInTo is renderSignIn that leads to a page.
+func (d *Dashboard) renderSignInTo(w http.ResponseWriter, r *http.Request, code int, to, problem string) {
 	d.render(w, r, code, "sign-in.html",
-		view{Title: "Sign in", Bare: true, Data: signInView{Open: d.cfg.Open, Next: next(r), Error: problem}})
+		view{Title: "Sign in", Bare: true, Data: signInView{Open: d.cfg.Open, Next: to, Error: problem}})
 }
 
 // signIn takes a token by a form.
