@@ -115,12 +115,20 @@ func (f *fill) confirmed(res *walk.Result) (rest func()) {
 	}
 	tags := rfc9111.Tags(header.Values)
 	fresh, asked, came := f.judgeResponse(old.Status, header, res)
+	private := dependsOnCredentials(header, res)
 	f.clean(header, res, came)
 	head := *old
 	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.first.Revision
 	if len(tags) > 0 {
 		head.Scope.Tags = tags
 	}
+	// What Vary newly names selects the stored reply by the request that it was confirmed for.
+	names, _ := rfc9111.ParseVary(header["Vary"])
+	names = append(names, f.stored.vary...)
+	if private {
+		names = append(names, "authorization")
+	}
+	head.Selecting = f.selecting(names)
 	m := metaOf(res, fresh)
 	own := fieldsOf(header, fresh)
 	head.Fields, head.Meta, head.Decoded = own.list(), m.append(nil, own), nil
@@ -142,6 +150,13 @@ func (f *fill) confirmed(res *walk.Result) (rest func()) {
 		f.waiting.Wait() // they may still use it, nobody after them
 		f.c.cfg.Store.Drop(f.stored.Entry)
 	}
+}
+
+// selecting returns the selecting values of a reply to the fill's request, for the names by which
+// it was selected.
+func (f *fill) selecting(names []string) []byte {
+	slices.Sort(names)
+	return appendSelecting(nil, slices.Compact(names), f.first.field)
 }
 
 // clean removes from an origin's header what is not kept of it, and sets what it lacks.
@@ -264,11 +279,9 @@ func (f *fill) found(res *walk.Result) (rest func()) {
 	if private {
 		names = append(names, "authorization")
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
 
 	head := objects.Head{
-		Status: resp.Status, Selecting: appendSelecting(nil, names, f.first.field),
+		Status: resp.Status, Selecting: f.selecting(names),
 		RequestTime: asked, ResponseTime: came,
 		Length: resp.Length, Scope: f.first.scope(), Asof: f.first.Revision,
 	}
