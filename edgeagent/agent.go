@@ -320,10 +320,9 @@ func (a *Agent) fetchCertificates(
 func (a *Agent) purged(h *objects.Head) bool { return a.purges.Check(&h.Scope, h.Asof) == purges.Hard }
 
 // forgets reports whether a walk may no longer use an answer that it remembers.
-func (a *Agent) forgets(account, endpoint, path, query string, asof int64) bool {
-	return a.purges.Check(
-		&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof,
-	) != purges.None
+func (a *Agent) forgets(account, endpoint, path, query string, asof int64, asked time.Time) bool {
+	scope := &purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}
+	return a.purges.CheckAsked(scope, asof, asked, time.Now()) != purges.None
 }
 
 // loopID returns the name of the deployment in Via and CDN-Loop. All its edges have the same one,

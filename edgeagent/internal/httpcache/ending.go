@@ -68,7 +68,7 @@ func (e *ending) left(q *query, now time.Time) time.Duration {
 // holds reports whether the ending may be used for q: no purge covers it, the walk is the same, the
 // Media Library has no newer file, and the ending does not depend on another client's fields.
 func (c *Cache) holds(q *query, e *ending) bool {
-	if q.walkVersion() != e.version || c.cfg.Purges.Check(&e.scope, e.asof) != purges.None {
+	if q.walkVersion() != e.version || c.cfg.Purges.CheckAsked(&e.scope, e.asof, e.at, q.now) != purges.None {
 		return false
 	}
 	if q.asked(e.definite) != e.asked {

@@ -330,7 +330,7 @@ func (f *fill) matches(q *query) bool {
 			f.current(q, h, &f.result.meta)
 	}
 	scope := f.first.scope()
-	if f.c.cfg.Purges.Check(&scope, f.first.Revision) != purges.None ||
+	if f.c.cfg.Purges.CheckAsked(&scope, f.first.Revision, f.first.now, f.c.cfg.Now()) != purges.None ||
 		f.first.walkVersion() != q.walkVersion() {
 		return false
 	}
@@ -351,7 +351,7 @@ func (f *fill) matches(q *query) bool {
 // current reports whether what the fill has brought may be used for q, though q may have come when
 // it was under way.
 func (f *fill) current(q *query, h *objects.Head, m *meta) bool {
-	verdict := f.c.cfg.Purges.Check(&h.Scope, h.Asof)
+	verdict := f.c.verdict(h, f.c.cfg.Now())
 	u := judge(q, h, m, verdict)
 	return u.refused == "" && verdict == purges.None && u.ask != useWalk
 }

@@ -133,6 +133,49 @@ func TestPurgeDuringFill(t *testing.T) {
 	}
 }
 
+// Nor is a fill joined that began before purges may have been missed, as by an edge that was
+// stopped.
+func TestMissedPurgesDuringFill(t *testing.T) {
+	t.Parallel()
+	for _, published := range []bool{false, true} {
+		t.Run(map[bool]string{false: "head", true: "body"}[published], func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			a := r.addOrigin("a")
+			old := newGate([]byte("old bytes"), http.Header{"Cache-Control": {"max-age=60"}})
+			a.reply("/x", old.reply())
+			first := r.fetching(bg, "/x", nil)
+			head := func() {
+				old.head <- struct{}{}
+				old.more <- 3
+			}
+			if published {
+				head()
+			}
+			r.users("/x", 1)
+			eventually(t, "the origin was asked", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.asked > 0 })
+			if published {
+				r.published("/x")
+			}
+
+			a.reply("/x",
+				&originReply{status: 200, body: []byte("new"), header: http.Header{"Cache-Control": {"max-age=60"}}})
+			r.clock.add(time.Second)
+			r.purges.AssumeMissed(patience)
+			if got := r.fetch("/x", nil); got != "new" {
+				t.Errorf("after the stop: %q", got)
+			}
+			if !published {
+				head()
+			}
+			old.more <- 100
+			if got := <-first; got.body != "old bytes" || got.err != nil {
+				t.Errorf("before the stop: %q, %v", got.body, got.err)
+			}
+		})
+	}
+}
+
 // A tag is known only when the head has arrived: who joined after its purge starts over then.
 func TestTagPurgeBeforeHead(t *testing.T) {
 	t.Parallel()

@@ -106,9 +106,9 @@ type candidate struct {
 	ok  bool
 }
 
-// verdict returns the verdict of the purges on a stored reply.
+// verdict returns the verdict of the purges on a reply.
 func (c *Cache) verdict(h *objects.Head, now time.Time) purges.Verdict {
-	return c.cfg.Purges.CheckStored(&h.Scope, h.Asof, h.RequestTime, now)
+	return c.cfg.Purges.CheckAsked(&h.Scope, h.Asof, h.RequestTime, now)
 }
 
 // find fills in q.best and why an origin would have to be asked.

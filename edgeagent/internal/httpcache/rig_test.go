@@ -120,10 +120,9 @@ func newRig(t testing.TB, change ...func(*objects.Config, *Config)) *rig {
 	r.purges = table
 	client := origin.New(origin.Config{AllowPrivate: true, MediaURL: func() string { return r.library.url }})
 	walker := walk.New(walk.Config{Client: client, Now: config.Now,
-		Purged: func(account, endpoint, path, query string, asof int64) bool {
-			return table.Check(
-				&purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}, asof,
-			) != purges.None
+		Purged: func(account, endpoint, path, query string, asof int64, asked time.Time) bool {
+			scope := &purges.Scope{Account: account, Endpoint: endpoint, Path: path, Query: query}
+			return table.CheckAsked(scope, asof, asked, r.clock.Now()) != purges.None
 		}})
 	config.Store, config.Purges, config.Walker = store, table, walker
 	if r.cache, err = New(config); err != nil {

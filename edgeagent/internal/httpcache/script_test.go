@@ -32,6 +32,7 @@ import (
 //	saw a NAME == VALUE                         a field of the last request it got
 //	clock +11s
 //	purge [hard] url /x | tag T | everything
+//	missed                                      purges may have been missed from here on
 //	upload /x TEXT | delete /x                  in the Media Library
 //	image /x TEXT                               a default image; without TEXT its file is gone
 func TestScripts(t *testing.T) {
@@ -87,6 +88,8 @@ func (s *script) line(line string) {
 		s.originLine(id, rest)
 	case "purge":
 		s.purgeLine(strings.Fields(rest))
+	case "missed":
+		s.purges.AssumeMissed(patience)
 	case "upload":
 		path, text, _ := strings.Cut(rest, " ")
 		s.upload(path, []byte(text))

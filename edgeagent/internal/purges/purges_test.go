@@ -376,8 +376,8 @@ func TestDoubtIsAboutWhatWasThereBefore(t *testing.T) {
 	old, fresh := now.Add(-time.Minute), now.Add(time.Millisecond)
 	check := func(when string, wantOld, wantFresh Verdict) {
 		t.Helper()
-		a := table.CheckStored(&Scope{}, 1, old, now)
-		b := table.CheckStored(&Scope{}, 1, fresh, now.Add(2*time.Millisecond))
+		a := table.CheckAsked(&Scope{}, 1, old, now)
+		b := table.CheckAsked(&Scope{}, 1, fresh, now.Add(2*time.Millisecond))
 		if a != wantOld || b != wantFresh {
 			t.Errorf("%s: what is old is %v, what is fresh %v", when, a, b)
 		}
@@ -385,10 +385,7 @@ func TestDoubtIsAboutWhatWasThereBefore(t *testing.T) {
 	check("at first", None, None)
 	table.AssumeMissed(2 * time.Second)
 	check("in missed", Soft, None)
-	if v := table.Check(&Scope{}, 1); v != None {
-		t.Errorf("a memory is doubted: %v", v)
-	}
-	if v := table.CheckStored(&Scope{}, 1, now.Add(30*time.Second), now.Add(time.Second)); v != Soft {
+	if v := table.CheckAsked(&Scope{}, 1, now.Add(30*time.Second), now.Add(time.Second)); v != Soft {
 		t.Errorf("what was there before the clock was set back is %v", v)
 	}
 	table.NoneMissed()

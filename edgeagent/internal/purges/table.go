@@ -130,13 +130,13 @@ func (t *Table) Check(sc *Scope, asof int64) Verdict {
 	return a.check(sc, asof)
 }
 
-// CheckStored returns the verdict at now on a reply that was asked for at requested, and may be
-// older than this process: while purges may have been missed before, it is [Soft] at least. So it
-// is if it was asked for later than now, by a clock that was set back since.
-func (t *Table) CheckStored(sc *Scope, asof int64, requested, now time.Time) Verdict {
+// CheckAsked returns the verdict at now on what was asked for at asked: while purges may have been
+// missed since, it is [Soft] at least. So it is if it was asked for later than now, by a clock that
+// was set back since.
+func (t *Table) CheckAsked(sc *Scope, asof int64, asked, now time.Time) Verdict {
 	v := t.Check(sc, asof)
 	if d := t.missed.Load(); v == None && d != nil && now.Before(d.until) &&
-		(requested.Before(d.since) || requested.After(now)) {
+		(asked.Before(d.since) || asked.After(now)) {
 		return Soft
 	}
 	return v

@@ -20,9 +20,9 @@ import (
 type Config struct {
 	// Client asks the origins. Required.
 	Client *origin.Client
-	// Purged reports whether what was learnt at revision asof about a file of the endpoint is
-	// covered by a purge. Default: never.
-	Purged func(accountUID, endpointUID, path, query string, asof int64) bool
+	// Purged reports whether what an origin was asked at revision asof about a file of the endpoint
+	// is covered by a purge, or may be. Default: never.
+	Purged func(accountUID, endpointUID, path, query string, asof int64, asked time.Time) bool
 	// Now is the clock of what is remembered. Default: time.Now.
 	Now func() time.Time
 	// MemoryBytes bounds what is remembered of "no such file". Default 16 MiB.
@@ -41,7 +41,7 @@ type Config struct {
 // Walker walks. It may be used by any number of goroutines, and has none of its own.
 type Walker struct {
 	client  *origin.Client
-	purged  func(accountUID, endpointUID, path, query string, asof int64) bool
+	purged  func(accountUID, endpointUID, path, query string, asof int64, asked time.Time) bool
 	now     func() time.Time
 	memory  *memory
 	metrics *metrics
@@ -51,7 +51,7 @@ type Walker struct {
 // New returns a walker that remembers nothing yet.
 func New(cfg Config) *Walker {
 	if cfg.Purged == nil {
-		cfg.Purged = func(string, string, string, string, int64) bool { return false }
+		cfg.Purged = func(string, string, string, string, int64, time.Time) bool { return false }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -284,7 +284,8 @@ func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Ti
 	}
 	now := w.now()
 	m, left := w.memory.recall(w.memory.key(r, o), r.Endpoint.Cache.NegativeTTL, now)
-	if left <= 0 || w.purged(r.Account.UID, r.Endpoint.UID, r.Path, r.Query, m.asof) {
+	asked := now.Add(-w.memory.since(m, now))
+	if left <= 0 || w.purged(r.Account.UID, r.Endpoint.UID, r.Path, r.Query, m.asof, asked) {
 		return nil, time.Time{}
 	}
 	return &origin.Answer{

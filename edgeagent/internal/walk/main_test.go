@@ -64,9 +64,10 @@ func newRig(t testing.TB, n int, change ...func(*topology.AccountState)) *rig {
 
 // walk gives the rig a walker with a client of its own.
 func (r *rig) walk(client *origin.Client) {
-	r.Walker = New(Config{Client: client, Purged: func(account, endpoint, path, query string, asof int64) bool {
+	purged := func(account, endpoint, path, query string, asof int64, _ time.Time) bool {
 		return r.purged != nil && account == r.account.UID && r.purged(endpoint, path, query, asof)
-	}})
+	}
+	r.Walker = New(Config{Client: client, Purged: purged})
 }
 
 // patient are timeouts that no busy machine reaches.
