@@ -266,22 +266,23 @@ func TestFewRefusalsFreezeNobody(t *testing.T) {
 	}
 }
 
+// later makes the steps up to a revision be two hours old.
+func (p *plane) later(t *testing.T, revision int64) {
+	t.Helper()
+	if err := p.feed.WaitRevision(within(t, patience), revision); err != nil {
+		t.Fatal(err)
+	}
+	p.clock.forward(2 * time.Hour)
+}
+
 // With a canary region the others get a step when the hold is over, and not at all if they are
 // frozen before.
 func TestCanaryRegionGoesFirst(t *testing.T) {
 	t.Parallel()
 	prefix := storetest.Prefix()
 	p := startPlaneWith(t, prefix, planeConfig{canary: "canary", hold: time.Hour, change: quickBookmarks})
-	// later makes the steps so far be two hours old.
-	later := func(revision int64) {
-		t.Helper()
-		if err := p.feed.WaitRevision(within(t, patience), revision); err != nil {
-			t.Fatal(err)
-		}
-		p.clock.forward(2 * time.Hour)
-	}
 	first := p.setting(t, "one")
-	later(first)
+	p.later(t, first)
 	p.setting(t, "one and a half") // makes it look at the clock
 	bird := hello("bird")
 	bird.Region = "canary"
@@ -295,14 +296,14 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 		fmt.Sprint(r.GetPending()) != "[rest]" {
 		t.Errorf("a wait for all: %v, %v", r, err)
 	}
-	later(second)
+	p.later(t, second)
 	third := p.setting(t, "three")
 	rest.reaches(second)
 	canary.reaches(third)
 	p.freeze(t, "", 0)
 	await.True(t, "it to be frozen", func() bool { return p.frozen("eu") })
-	later(third)
-	later(p.setting(t, "four"))
+	p.later(t, third)
+	p.later(t, p.setting(t, "four"))
 	rest.staysBefore(third)
 	if err := p.rollout.Unfreeze(t.Context(), ""); err != nil {
 		t.Fatal(err)
@@ -343,10 +344,36 @@ func TestHoldOutlastsAControlPlane(t *testing.T) {
 	third := p.setting(t, "three")
 	fresh.staysBefore(third)
 	same.staysBefore(third)
-	p.clock.forward(2 * time.Hour)
+	p.later(t, third)
 	fourth := p.setting(t, "four") // makes it look at the clock
 	for _, a := range []*agent{rest, same, fresh} {
 		a.reaches(third)
 		a.staysBefore(fourth)
 	}
+}
+
+// More changes than are known one by one are held like one.
+func TestHoldOfMoreThanIsKnown(t *testing.T) {
+	t.Parallel()
+	p := startPlaneWith(t, storetest.Prefix(), planeConfig{canary: "canary", hold: time.Hour, change: quickBookmarks})
+	p.clock.forward(2 * time.Hour) // beyond the hold of the start
+	first := p.setting(t, "one")
+	p.later(t, first)
+	second := p.setting(t, "two") // makes it look at the clock
+	rest := connect(t, p, hello("rest"))
+	rest.reaches(first)
+	for n := 0; ; n++ {
+		last := p.origins(t, "acme", 90, fmt.Sprintf("http://%d/%s", n, strings.Repeat("x", 10_000)))
+		if err := p.feed.WaitRevision(within(t, patience), last); err != nil {
+			t.Fatal(err)
+		}
+		if _, known := p.feed.View().After(first); !known {
+			break
+		}
+	}
+	third := p.setting(t, "three")
+	rest.staysBefore(second)
+	p.later(t, third)
+	p.setting(t, "four")
+	rest.reaches(third)
 }

@@ -403,22 +403,17 @@ func (r *Rollout) Unfreeze(ctx context.Context, region string) error {
 	return r.until(ctx, epoch, written)
 }
 
-// release lets regions other than the canary go on to steps whose hold is over. What was there at
-// the start may be from a moment before it, so it is held too.
+// release lets regions other than the canary go on to steps whose hold is over.
 func (r *Rollout) release(ctx context.Context) {
 	select {
 	case <-r.cfg.Feed.Loaded():
 	case <-ctx.Done():
 		return
 	}
-	loaded, began := r.cfg.Feed.View(), r.now()
+	h := hold{r: r, whole: r.cfg.Feed.View(), seen: r.now()}
 	for {
 		view := r.cfg.Feed.View()
-		next := began.Add(r.cfg.CanaryHold).Sub(r.now())
-		if next <= 0 {
-			next = r.releaseUntil(view, loaded, r.now().Add(-r.cfg.CanaryHold))
-		}
-		timer := time.NewTimer(next)
+		timer := time.NewTimer(h.next(view, r.now()))
 		select {
 		case <-ctx.Done():
 		case <-view.Changed():
@@ -431,22 +426,39 @@ func (r *Rollout) release(ctx context.Context) {
 	}
 }
 
-// releaseUntil lets the rest go on to the last step that was seen at a moment or before, or to what
-// was loaded at the start, and returns when there is more to do.
-func (r *Rollout) releaseUntil(view, loaded *feed.View, until time.Time) time.Duration {
+// A hold moves the rest on. Where it cannot tell when the steps after the rest were seen, it holds
+// the whole topology from when it saw that: at the start, after a reload, and when there were more
+// steps than are known.
+type hold struct {
+	r     *Rollout
+	whole *feed.View // nil if each step is held for itself
+	seen  time.Time  // of whole
+}
+
+// next lets the rest go on to what has been held long enough, and returns when there is more to do.
+func (h *hold) next(view *feed.View, now time.Time) time.Duration {
+	r := h.r
+	until := now.Add(-r.cfg.CanaryHold)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rest == nil {
-		r.rest = loaded
+	frozen := r.freezes[""] != nil // what they have not got yet they do not get
+	if h.whole != nil && !h.seen.After(until) && (!frozen || r.rest == nil) {
+		r.rest, h.whole = h.whole, nil
 		r.wake()
 	}
-	if r.freezes[""] != nil {
-		return time.Second // what they have not got yet they do not get
+	switch {
+	case frozen:
+		return time.Second
+	case h.whole != nil:
+		return h.seen.Sub(until)
+	case view.History != r.rest.History:
+		r.rest = view // edges leave a history that is lost at once
+		r.wake()
+		return r.cfg.CanaryHold
 	}
 	steps, known := view.After(r.rest.Revision)
-	if !known || view.History != r.rest.History {
-		r.rest = view // too many to tell which are due: a hold must not last for ever
-		r.wake()
+	if !known {
+		h.whole, h.seen = view, now
 		return r.cfg.CanaryHold
 	}
 	due := 0
