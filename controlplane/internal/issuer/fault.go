@@ -25,6 +25,8 @@ type fault struct {
 	// everywhere says that all orders at the issuer would fail. Without it, the name has a part in
 	// the fault, so that other names must not wait for it.
 	everywhere bool
+	// answered says that the issuer has answered so, and that the name may be why all the same.
+	answered bool
 	// validation says that a validation failed, which issuers count.
 	validation bool
 	// after is the least time to wait before the next try.
@@ -50,12 +52,13 @@ func faultOf(err error, after time.Duration) fault {
 	problem, validation := problemOf(err)
 	if problem == nil {
 		text := "it fails: "
-		if _, unanswered := errors.AsType[*url.Error](err); unanswered {
+		_, unanswered := errors.AsType[*url.Error](err)
+		if unanswered {
 			text = "it does not answer: "
 		}
 		return fault{
 			reason: topologyv1.DomainCertificate_ISSUER_DOWN, text: text + clean(err.Error()),
-			issuers: true, everywhere: true, after: after,
+			issuers: true, everywhere: true, answered: !unanswered, after: after,
 		}
 	}
 	f := fault{text: describe(problem), validation: validation, after: after}
@@ -124,6 +127,7 @@ func refused(f fault, problem *acme.Problem) fault {
 		f.reason = topologyv1.DomainCertificate_ISSUER_REJECTED
 	default: // the account, the service, or what this program sends
 		f.reason, f.issuers, f.everywhere = topologyv1.DomainCertificate_ISSUER_DOWN, true, true
+		f.answered = true
 	}
 	return f
 }
@@ -142,6 +146,7 @@ func limited(f fault, problem *acme.Problem) fault {
 		f.reason, f.issuers = topologyv1.DomainCertificate_ISSUER_BUSY, true
 	default:
 		f.reason, f.issuers, f.everywhere = topologyv1.DomainCertificate_ISSUER_BUSY, true, true
+		f.answered = true
 	}
 	f.after = cmp.Or(f.after, busyFor)
 	return f

@@ -120,8 +120,8 @@ func TestNoOrderThatCannotSucceed(t *testing.T) {
 	r.oracle(want)
 }
 
-// An issuer that fails three times is left alone, and the next one is asked; what is wrong with a
-// name is no reason to ask another.
+// An issuer that fails for three names is left alone, and the next one is asked; what is wrong with
+// a name is no reason to ask another.
 func TestIssuersThatFail(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, acmetest.Config{})
@@ -143,6 +143,10 @@ func TestIssuersThatFail(t *testing.T) {
 	fail := func(f func(w http.ResponseWriter)) { failing.Store(&f) }
 
 	fail(func(w http.ResponseWriter) { acmetest.Problem(w, 500, "serverInternal", "down for maintenance") })
+	for _, name := range []string{"a2.example.com", "a1.example.com"} {
+		r.claim("acme", name)
+		r.awaitState("acme", name, "FAILED ISSUER_DOWN")
+	}
 	r.claim("acme", "a.example.com")
 	r.await("another issuer is asked", func() bool {
 		fact, _ := r.fact("acme", "a.example.com")
@@ -255,6 +259,62 @@ func TestNamesThatAnIssuerDoesNotTake(t *testing.T) {
 			r.pass(2 * time.Minute)
 			r.awaitState("acme", "bad.example.com", "ISSUED")
 			if fact, _ := r.fact("acme", "bad.example.com"); fact.GetIssuer() != "second" {
+				t.Errorf("it is of %s", fact.GetIssuer())
+			}
+		})
+	}
+}
+
+// An issuer that answers as if it were down, or had no room, whenever it is asked for one name gets
+// orders for others all the while. Where there is another issuer, that one is asked for the name.
+func TestANameThatAnIssuerFailsFor(t *testing.T) {
+	t.Parallel()
+	const bad = "bad.example.com"
+	for what, answer := range map[string]func(http.ResponseWriter){
+		"an error": func(w http.ResponseWriter) { acmetest.Problem(w, 500, "serverInternal", "oops") },
+		"no right to the name": func(w http.ResponseWriter) {
+			acmetest.Problem(w, 403, "unauthorized", "the name is of another customer")
+		},
+		"a page": func(w http.ResponseWriter) { http.Error(w, "<h1>Bad Request</h1>", 400) },
+		"a limit of a kind of its own": func(w http.ResponseWriter) {
+			acmetest.Problem(w, 429, "rateLimited", "no more of it")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, acmetest.Config{})
+			r.ca.Before(func(w http.ResponseWriter, req *http.Request, what string) bool {
+				if what != "order" || acmetest.Name(req) != bad {
+					return false
+				}
+				answer(w)
+				return true
+			})
+			p := r.replica("cp1")
+			r.claim("acme", bad)
+			tried, i := time.Time{}, r.issuance("acme", bad)
+			for range 6 {
+				if i.GetRetry() != nil {
+					r.pass(i.GetRetry().AsTime().Sub(r.now()) + time.Second)
+				}
+				r.await("the order fails", func() bool {
+					i = r.issuance("acme", bad)
+					return i.GetTried().AsTime().After(tried)
+				})
+				tried = i.GetTried().AsTime()
+			}
+			if all, err := p.issuer.List(t.Context()); err != nil || all[0].Wait > 0 {
+				t.Errorf("the issuer gets no orders for %s, %v", all[0].Wait, err)
+			}
+			r.issued("globex", "a.example.com")
+
+			p.stop()
+			second := acmetest.New(t, acmetest.Config{DNS: r.Resolver, HTTPPort: r.port, Now: r.now})
+			r.trust(second)
+			r.replica("cp2", r.authority(), issuer.Authority{Name: "second", Directory: second.Directory, Orders: 300})
+			r.pass(2 * time.Hour)
+			r.awaitState("acme", bad, "ISSUED")
+			if fact, _ := r.fact("acme", bad); fact.GetIssuer() != "second" {
 				t.Errorf("it is of %s", fact.GetIssuer())
 			}
 		})

@@ -247,6 +247,10 @@ func (l *leader) keep(ctx context.Context, sub *subject, iss *issuer, o *obtaine
 // any more.
 func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *record, f fault) (time.Time, error) {
 	now := l.now()
+	if f.answered && sub.issuance().GetRetry() != nil {
+		// The order before has failed too: one name is believed once that all would fail.
+		f.everywhere = false
+	}
 	down := false
 	switch {
 	case f.everywhere, f.lost:
