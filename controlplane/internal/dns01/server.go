@@ -20,12 +20,15 @@ import (
 
 const (
 	// ratePerSource and burstPerSource bound answers over UDP to one network, a /24 of IPv4 or a
-	// /56 of IPv6. Authorities ask a few times for each order, from several places.
+	// /56 of IPv6, and as many over TCP. Authorities ask a few times for each order, from several
+	// places.
 	ratePerSource, burstPerSource = 30, 60
 	// maxSources bounds the networks that are counted one by one.
 	maxSources = 8192
-	// readsASecond bounds what all questions together have read from etcd.
-	readsASecond = 1000
+	// ratePerTransport bounds answers over UDP to all networks together, because each has a look
+	// into etcd, and as many over TCP. Whoever asks in the name of many networks, which nobody can
+	// over TCP, leaves those answers to others.
+	ratePerTransport = 500
 	// atOnce bounds the questions over UDP that are being answered.
 	atOnce = 256
 	// maxConns and connsPerClient bound connections, connTimeout the time that one waits for a
@@ -63,7 +66,7 @@ type Server struct {
 	packets  *net.UDPConn
 	log      *slog.Logger
 	places   listen.Places
-	reads    *rate.Limiter
+	udp, tcp *rate.Limiter
 
 	mu      sync.Mutex // sources are looked up and made under it
 	sources *lru.Cache[netip.Prefix, *source]
@@ -71,8 +74,8 @@ type Server struct {
 
 // source is a network that asks.
 type source struct {
-	limit   *rate.Limiter
-	refused uint
+	udp, tcp *rate.Limiter
+	refused  uint // over UDP
 }
 
 // Listen opens the sockets of a Server at `host:port`. With port 0, both get the same.
@@ -99,7 +102,8 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		zone:     zone{name: cfg.Zone, servers: cfg.Servers, now: cfg.Now},
 		listener: cfg.Listener, packets: cfg.Packets, log: cfg.Logger,
 		places: listen.Places{Max: maxConns, PerClient: connsPerClient},
-		reads:  rate.NewLimiter(readsASecond, readsASecond),
+		udp:    rate.NewLimiter(ratePerTransport, ratePerTransport),
+		tcp:    rate.NewLimiter(ratePerTransport, ratePerTransport),
 	}
 	if s.zone.now == nil {
 		s.zone.now = time.Now
@@ -114,9 +118,6 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		}
 	}
 	s.zone.answers = func(ctx context.Context, label string) ([]string, error) {
-		if !s.reads.Allow() {
-			return nil, errors.New("too many questions")
-		}
 		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 		defer cancel()
 		return cfg.Answers(ctx, label)
@@ -176,30 +177,44 @@ func (s *Server) serveUDP(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
-// admit decides whether a network is answered. Of what is too much, every other question is sent
-// to TCP, which nobody can do in the name of others.
+// admit decides whether a network is answered over UDP. Of what is too much, every other question
+// is sent to TCP, which nobody can do in the name of others.
 func (s *Server) admit(ip netip.Addr) (send, cut bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, from := s.zone.now(), s.source(ip)
+	if from.udp.AllowN(now, 1) {
+		send = s.udp.AllowN(now, 1)
+		return send, !send
+	}
+	from.refused++
+	return false, from.refused%2 == 0
+}
+
+// admitTCP decides whether a network is answered over TCP.
+func (s *Server) admitTCP(ip netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.zone.now()
+	return s.source(ip).tcp.AllowN(now, 1) && s.tcp.AllowN(now, 1)
+}
+
+// source returns the network of an address. The caller holds s.mu.
+func (s *Server) source(ip netip.Addr) *source {
 	ip = ip.Unmap()
 	bits := 56
 	if ip.Is4() {
 		bits = 24
 	}
-	network, err := ip.WithZone("").Prefix(bits)
-	if err != nil {
-		return false, false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	network, _ := ip.WithZone("").Prefix(bits) // addresses that are none count as one network
 	from, ok := s.sources.Get(network)
 	if !ok {
-		from = &source{limit: rate.NewLimiter(ratePerSource, burstPerSource)}
+		from = &source{
+			udp: rate.NewLimiter(ratePerSource, burstPerSource), tcp: rate.NewLimiter(ratePerSource, burstPerSource),
+		}
 		s.sources.Add(network, from)
 	}
-	if from.limit.AllowN(s.zone.now(), 1) {
-		return true, false
-	}
-	from.refused++
-	return false, from.refused%2 == 0
+	return from
 }
 
 func (s *Server) serveTCP(ctx context.Context, running *sync.WaitGroup) {
@@ -237,6 +252,9 @@ func (s *Server) converse(ctx context.Context, conn net.Conn) {
 		packed := make([]byte, binary.BigEndian.Uint16(size[:]))
 		if _, err := io.ReadFull(conn, packed); err != nil {
 			return
+		}
+		if !s.admitTCP(listen.IP(conn.RemoteAddr())) {
+			return // the client asks again
 		}
 		out := s.zone.answer(ctx, packed, false)
 		if out == nil {
