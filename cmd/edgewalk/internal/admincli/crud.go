@@ -303,12 +303,34 @@ func (c *cli) update(cmd *cobra.Command, k *kind, id string, ch *change) error {
 		return usagef("--unset goes with --set, not with -f")
 	}
 	return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		before := c.etagBefore(ctx, conn, k, resource)
 		response, err := k.call(ctx, conn, "Update", request)
 		if err != nil {
 			return err
 		}
-		return c.changed(cmd, conn, k, "updated", response, ch)
+		verb := "updated"
+		if before != "" && before == get(get(response, k.field).Message(), "etag").String() && !ch.dryRun {
+			verb = "unchanged"
+		}
+		return c.changed(cmd, conn, k, verb, response, ch)
 	})
+}
+
+// etagBefore is the etag that a resource has before it is updated, which tells whether that changes
+// anything: the one that guards the update, or what is there. It is empty where nobody asks for a
+// word, and where the update may have happened before.
+func (c *cli) etagBefore(
+	ctx context.Context, conn *grpc.ClientConn, k *kind, resource protoreflect.Message,
+) string {
+	etag := get(resource, "etag").String()
+	if etag != "" || !c.forPeople() || c.requestID != "" {
+		return etag
+	}
+	response, err := k.call(ctx, conn, "Get", fieldsOf{"name": get(resource, "name").String()})
+	if err != nil {
+		return "" // The update says what is wrong.
+	}
+	return get(get(response, k.field).Message(), "etag").String()
 }
 
 func (c *cli) deleteCommand() *cobra.Command {
