@@ -268,7 +268,10 @@ func downloadFile(
 // as a pipe or /dev/null, stays what it is, and is written to.
 func replaceFile(target string, mode fs.FileMode, write func(io.Writer) error) error {
 	switch info, err := os.Stat(target); {
-	case err != nil: // There is nothing yet.
+	case err != nil:
+		if to, err := os.Readlink(target); err == nil {
+			return fmt.Errorf("write %s: it is a link to %s, which is not there", target, to)
+		} // else there is nothing yet
 	case info.IsDir():
 		return fmt.Errorf("write %s: it is a folder", target)
 	case !info.Mode().IsRegular():

@@ -47,6 +47,15 @@ func TestReplaceFile(t *testing.T) {
 	if info, err := os.Stat(at("file")); err != nil || info.Mode() != 0o640 {
 		t.Errorf("the file is %v, %v", info, err)
 	}
+	if err := os.Symlink("gone", at("nowhere")); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceFile(at("nowhere"), 0o640, text("lost", nil)); err == nil {
+		t.Error("a link that leads nowhere is written to")
+	}
+	if to, err := os.Readlink(at("nowhere")); err != nil || to != "gone" {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
 	if err := replaceFile(at("file"), 0o640, text("thi", io.ErrUnexpectedEOF)); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a file that breaks off: %v", err)
 	}
