@@ -67,6 +67,7 @@ func TestExitCodes(t *testing.T) {
 		{"purge -A acme", 2, "exactly one of --url"},
 		{"purge -A acme --all --tag x", 2, "exactly one of --url"},
 		{"wait soon", 2, `"soon" is no revision`},
+		{"media rm /a -A acme --request-id 6", 2, `--request-id "6" is no UUID`},
 		{"media upload a b /x -A acme", 2, "several files need a folder"},
 		{"edgeagent --cache-size much", 2, `"much" is no size`},
 		{"edgeagent --log-format xml", 2, `--log-format "xml": want text, json or auto`},

@@ -70,7 +70,7 @@ func (c *cli) addFlags(root *cobra.Command) {
 	f.StringVar(&c.context, "context", envOr("EDGEWALK_CONTEXT", ""), "name under which edgewalk login keeps server, CA and token (EDGEWALK_CONTEXT)")
 	f.StringVarP(&c.output, "output", "o", "table", "how to print: table, wide (uncut, with all columns), name, json, yaml or jsonpath={...}")
 	f.StringVarP(&c.account, "account", "A", envOr("EDGEWALK_ACCOUNT", ""), "id of the account (EDGEWALK_ACCOUNT)")
-	f.StringVar(&c.requestID, "request-id", "", "repeat a write whose outcome is unknown, under the id that its error names")
+	f.StringVar(&c.requestID, "request-id", "", "repeat a write whose outcome is unknown, under the id that its error names; of several writes of one command, each has an id of its own that is made of it")
 	c.completeFlags(root)
 }
 

@@ -119,6 +119,9 @@ func (c *cli) with(ctx context.Context, do func(ctx context.Context, conn *grpc.
 	if err := c.checkOutput(); err != nil {
 		return err
 	}
+	if _, err := c.commandID(); err != nil {
+		return err
+	}
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return err

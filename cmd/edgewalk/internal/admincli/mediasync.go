@@ -449,8 +449,10 @@ name in it, and a folder is taken with all that is below it.`,
 			if folder && strings.HasPrefix(to, from) {
 				return usagef("%s lies within %s", args[1], args[0])
 			}
-			if err := c.writeSeveral(); err != nil {
-				return err
+			if folder {
+				if err := c.writeSeveral(); err != nil {
+					return err
+				}
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				files, err := mediaBelow(ctx, conn, parent, from)
@@ -537,8 +539,10 @@ func (c *cli) removeCommand() *cobra.Command {
 					return usagef("%s is a folder: -r removes it with all that is below it", arg)
 				}
 			}
-			if err := c.writeSeveral(); err != nil {
-				return err
+			if recursive || len(args) > 1 {
+				if err := c.writeSeveral(); err != nil {
+					return err
+				}
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				var files []*topologyv1.MediaFile
