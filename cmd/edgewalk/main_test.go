@@ -67,6 +67,8 @@ func TestExitCodes(t *testing.T) {
 		{"purge -A acme", 2, "exactly one of --url"},
 		{"purge -A acme --all --tag x", 2, "exactly one of --url"},
 		{"wait soon", 2, `"soon" is no revision`},
+		{"history -A acme --limit 0", 2, "--limit 0: it is at least 1"},
+		{"audit -A acme --limit -1", 2, "--limit -1: it is at least 1"},
 		{"media rm /a -A acme --request-id 6", 2, `--request-id "6" is no UUID`},
 		{"media upload a b /x -A acme", 2, "several files need a folder"},
 		{"edgeagent --cache-size much", 2, `"much" is no size`},

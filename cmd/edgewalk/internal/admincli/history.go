@@ -31,7 +31,7 @@ What has changed in a step is shown by edgewalk diff, and an earlier state comes
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			parent, err := c.needAccount()
-			if err != nil {
+			if err = cmp.Or(err, checkLimit(limit)); err != nil {
 				return err
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -62,6 +62,13 @@ What has changed in a step is shown by edgewalk diff, and an earlier state comes
 
 func addLimit(cmd *cobra.Command, limit *int32, what string) {
 	cmd.Flags().Int32Var(limit, "limit", defaultLines, "how many "+what+" to show at most")
+}
+
+func checkLimit(limit int32) error {
+	if limit < 1 {
+		return usagef("--limit %d: it is at least 1", limit)
+	}
+	return nil
 }
 
 func historyTable(steps []*adminv1.Step) table {
@@ -223,7 +230,7 @@ Events are kept for 90 days, and of an account the last 100,000, also when it is
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			parent, err := c.needAccount()
-			if err != nil {
+			if err = cmp.Or(err, checkLimit(limit)); err != nil {
 				return err
 			}
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
