@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,14 +34,14 @@ func main() {
 
 // run carries out one command line and returns the exit code: 0 done, 1 failed, 2 wrong use.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot(stderr)
+	root, out := newRoot(stderr), &written{Writer: stdout}
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := unknownCommand(root, args)
 	if err == nil {
-		err = root.ExecuteContext(ctx)
+		err = cmp.Or(root.ExecuteContext(ctx), out.err)
 	}
 	switch {
 	case err == nil:
@@ -54,6 +55,29 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return 2
 	}
 	return 1
+}
+
+// written is standard output. It keeps the first error, so that no command whose output is lost
+// succeeds.
+type written struct {
+	io.Writer
+	err error
+}
+
+// Write implements [io.Writer].
+func (w *written) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.err = cmp.Or(w.err, err)
+	return n, err
+}
+
+// Fd is that of a file, by which a terminal tells its width; of nothing else it is one that is not
+// open.
+func (w *written) Fd() uintptr {
+	if f, ok := w.Writer.(*os.File); ok {
+		return f.Fd()
+	}
+	return ^uintptr(0)
 }
 
 // unknownCommand returns an error if a word stands where a command should and is none. It looks

@@ -25,6 +25,7 @@ func TestTranscripts(t *testing.T) {
 	t.Setenv("VISUAL", "sed -i s/:9/:10/")
 	demo.transcripts(t, "testdata/*.txt")
 	t.Run("watch", demo.watch)
+	t.Run("output is lost", demo.outputIsLost)
 }
 
 // The same against `edgewalk dev --acme`, whose domains have certificates.
@@ -221,6 +222,30 @@ func (d demonstration) watch(t *testing.T) {
 	interrupt()
 	if code := <-ended; code != 0 || !strings.Contains(out.String(), "displayName: Seen") {
 		t.Errorf("the watch ended with %d and showed\n%s", code, out)
+	}
+}
+
+// outputIsLost has commands write to a disk that is full: what nobody can read is no success.
+func (d demonstration) outputIsLost(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("no disk that is always full here:", err)
+	}
+	defer full.Close()
+	if code, _, stderr := edgewalk(t, "create", "account", "unread"); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, command := range []string{
+		"--help", "help apply", "--version", "completion bash", "get account unread", "edges", "status",
+		"media upload -A unread main_test.go /a.go", "media rm -A unread /a.go",
+		"media rm -A unread /a.go --ignore-missing",
+	} {
+		var stderr strings.Builder
+		code := run(t.Context(), strings.Fields(command), strings.NewReader(""), full, &stderr)
+		if silent := strings.HasSuffix(command, "--ignore-missing"); silent != (code == 0) ||
+			silent != !strings.Contains(stderr.String(), "no space left") {
+			t.Errorf("%s: exit %d: %s", command, code, stderr.String())
+		}
 	}
 }
 
