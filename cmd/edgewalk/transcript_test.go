@@ -25,6 +25,7 @@ func TestTranscripts(t *testing.T) {
 	t.Setenv("VISUAL", "sed -i s/:9/:10/")
 	demo.transcripts(t, "testdata/*.txt")
 	t.Run("watch", demo.watch)
+	t.Run("interrupted wait", demo.interruptedWait)
 	t.Run("output is lost", demo.outputIsLost)
 }
 
@@ -222,6 +223,22 @@ func (d demonstration) watch(t *testing.T) {
 	interrupt()
 	if code := <-ended; code != 0 || !strings.Contains(out.String(), "displayName: Seen") {
 		t.Errorf("the watch ended with %d and showed\n%s", code, out)
+	}
+}
+
+// interruptedWait ends a command while it waits for edges: it says what is stored, and how to go
+// on.
+func (d demonstration) interruptedWait(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	out, ended := new(output), make(chan int, 1)
+	args := []string{"create", "account", "interrupted", "--wait", "--min-edges", "2"}
+	go func() { ended <- run(ctx, args, strings.NewReader(""), out, out) }()
+	out.wait(t, "waiting for the edges\n")
+	interrupt()
+	code := <-ended
+	want := regexp.MustCompile(`interrupted: revision (\d+) is stored, .*\n  edgewalk wait (\d+) goes on waiting\.\n$`)
+	if m := want.FindStringSubmatch(out.String()); code != 1 || m == nil || m[1] != m[2] {
+		t.Errorf("exit %d: %s", code, out)
 	}
 }
 

@@ -72,6 +72,8 @@ func (c *cli) headline(st *status.Status) string {
 		return "a name or value is not valid UTF-8"
 	case reason == "" && st.Code() == codes.Unimplemented:
 		return fmt.Sprintf("what answers at %s is no admin API, or one of another version (%s)\n  Name the address of --admin-addr with --server.", c.server, firstLine(st.Message()))
+	case reason == "" && st.Code() == codes.Canceled:
+		return "interrupted"
 	case st.Code() == codes.Unauthenticated:
 		what, _, _ := strings.Cut(st.Message(), ": send `")
 		return what + "\n  " + tokenAdvice

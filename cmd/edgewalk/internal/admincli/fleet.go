@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/edgewalk/edgewalk/internal/duration"
@@ -67,6 +69,10 @@ func (c *cli) waitApplied(
 		Revision: revision, Region: w.region, MinEdges: &w.minEdges, Timeout: durationpb.New(time.Duration(w.timeout)),
 	})
 	if err != nil {
+		if cmd.Context().Err() != nil && status.Code(err) == codes.Canceled {
+			err = &apiError{fmt.Sprintf("interrupted: revision %d is stored, and may not be at every edge yet\n"+
+				"  edgewalk wait %d goes on waiting.", revision, revision), err}
+		}
 		return nil, err
 	}
 	fmt.Fprintf(c.notes(cmd), "applied by %d of %d edges in %s\n", response.GetApplied(), response.GetTotal(),
