@@ -76,20 +76,27 @@ func (c *cli) completeMedia(most int) cobra.CompletionFunc {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 		defer cancel()
 		prefix := strings.TrimPrefix(typed, "/")
-		response, err := adminv1.NewMediaServiceClient(conn).ListMediaFiles(ctx,
-			&adminv1.ListMediaFilesRequest{Parent: parent, Prefix: prefix, PageSize: 1000})
-		if err != nil {
-			return nil, directive
-		}
+		folder := prefix[:strings.LastIndexByte(prefix, '/')+1]
+		request := &adminv1.ListMediaFilesRequest{Parent: parent, Prefix: folder, FolderOnly: true, PageSize: 1000}
 		var paths []cobra.Completion
-		for _, f := range response.GetMediaFiles() {
-			path := f.GetId()
-			if folder, _, below := strings.Cut(path[len(prefix):], "/"); below {
-				path = prefix + folder + "/"
+		for {
+			page, err := adminv1.NewMediaServiceClient(conn).ListMediaFiles(ctx, request)
+			if err != nil {
+				return paths, directive // what has come in time
 			}
-			paths = append(paths, "/"+path)
+			names := page.GetFolders()
+			for _, f := range page.GetMediaFiles() {
+				names = append(names, f.GetId())
+			}
+			for _, name := range names {
+				if strings.HasPrefix(name, prefix) {
+					paths = append(paths, "/"+name)
+				}
+			}
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				return paths, directive
+			}
 		}
-		return slices.Compact(paths), directive
 	}
 }
 
@@ -155,8 +162,7 @@ func fieldsBelow(d protoreflect.MessageDescriptor, typed string, assign bool) (p
 	return paths
 }
 
-// ids are the ids of a kind, as far as the control plane returns them at once; a shell has no use
-// for an error.
+// ids are the ids of a kind; a shell has no use for an error.
 func (c *cli) ids(ctx context.Context, word string) []cobra.Completion {
 	k, err := kindOf(word, "List")
 	if err != nil {
@@ -173,16 +179,16 @@ func (c *cli) ids(ctx context.Context, word string) []cobra.Completion {
 		return nil
 	}
 	defer conn.Close()
-	fields := fieldsOf{"page_size": int32(1000)}
+	fields := fieldsOf{}
 	if k.owned {
 		fields["parent"] = parent
 	}
-	page, err := k.call(ctx, conn, "List", fields)
+	all, err := k.listAll(ctx, conn, fields)
 	if err != nil {
 		return nil
 	}
 	var ids []cobra.Completion
-	list := get(page, k.fields).List()
+	list := get(all, k.fields).List()
 	for i := range list.Len() {
 		ids = append(ids, get(list.Get(i).Message(), "id").String())
 	}

@@ -214,6 +214,15 @@ replaced once all bytes have arrived.`,
 		Example: `  edgewalk media get -A acme /shop/a.jpg
   edgewalk media get -A acme /notes.txt -`,
 		Args: between(1, 2, "a path and where to put the file"),
+
+		ValidArgsFunction: func(
+			cmd *cobra.Command, args []string, typed string,
+		) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return c.completeMedia(1)(cmd, args, typed)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			parent, err := c.needAccount()
 			if err != nil {
