@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -18,8 +19,11 @@ import (
 // proto names.
 func setField(m protoreflect.Message, path, text string) (string, error) {
 	owner, field, full, err := findField(m, path)
-	if err != nil {
+	switch {
+	case err != nil:
 		return "", err
+	case !utf8.ValidString(text): // JSON would have other characters in its place.
+		return "", fmt.Errorf("%q is not valid UTF-8", text)
 	}
 	value, err := jsonValue(field, text)
 	if err != nil {

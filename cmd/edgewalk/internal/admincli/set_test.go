@@ -47,6 +47,7 @@ func TestSetField(t *testing.T) {
 		{&topologyv1.Account{}, "stat", "DELETING", "", "", `no field "stat"; it has displayName`},
 		{&topologyv1.UrlEndpoint{}, "description.text", "x", "", "", "has no fields of its own"},
 		{&topologyv1.UrlEndpoint{}, "cors", "x", "", "", "takes JSON"},
+		{&topologyv1.Origin{}, "web.baseUrl", "http://a\xff", "", "", `"http://a\xff" is not valid UTF-8`},
 	} {
 		path, err := setField(test.message.ProtoReflect(), test.path, test.value)
 		if test.wantErrorContains != "" {
