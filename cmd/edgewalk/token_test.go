@@ -69,6 +69,10 @@ func TestTokensOfPeople(t *testing.T) {
 	do("token whoami", 1, "the token is not valid, or was revoked\n  Put a token", "edgewalk login")
 	do("context rm here", 0, "forgotten")
 	do("context ls", 0, "NAME")
+	if err := os.WriteFile(kept, []byte("current: cut\ncontexts:\n    cut:\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	do("token whoami", 1, "context cut names no server: correct "+kept)
 	if strings.Contains(all.String(), token) {
 		t.Error("a token is shown again")
 	}

@@ -124,6 +124,10 @@ func (c *cli) chooseContext() error {
 	if !ok {
 		return usagef("there is no context %q: edgewalk context ls lists them, edgewalk login makes one", c.context)
 	}
+	if in.Server == "" {
+		file, _ := contextsFile() // It was read.
+		return fmt.Errorf("context %s names no server: correct %s, or log in again", c.context, file)
+	}
 	c.server, c.token, c.authorities = in.Server, in.Token, in.CA
 	if c.cert == "" && c.key == "" {
 		c.cert, c.key = in.Cert, in.Key
