@@ -1,5 +1,5 @@
-// Package connfault reads why a gRPC connection did not come about, which gRPC tells in a text
-// alone.
+// Package connfault reads why a gRPC connection did not come about, or is one to somebody else,
+// which gRPC tells in a text alone.
 package connfault
 
 import (
@@ -22,10 +22,11 @@ const (
 	// HungUp: it ended the connection, as a server does that misses TLS or a certificate. In TLS
 	// 1.3 a client may not even hear why.
 	HungUp
+	// NoService: it speaks gRPC, and has no such service.
+	NoService
 )
 
-// Of returns the cause in the message of a status of code Unavailable, without what gRPC puts
-// before it, and its kind.
+// Of returns the cause in the message of a status, without what gRPC puts before it, and its kind.
 func Of(message string) (cause string, kind Kind) {
 	cause = message
 	if _, inner, found := strings.Cut(cause, `connection error: desc = "`); found {
@@ -42,10 +43,12 @@ func Of(message string) (cause string, kind Kind) {
 		kind = NoTLS
 	case has("x509: "):
 		kind = Untrusted
-	case has("looked like an HTTP"):
+	case has("looked like an HTTP", "unexpected HTTP status code", "unexpected content-type"):
 		kind = NoGRPC
 	case has("server preface", "broken pipe", "connection reset", "certificate required"):
 		kind = HungUp
+	case has("unknown service"):
+		kind = NoService
 	}
 	return cause, kind
 }

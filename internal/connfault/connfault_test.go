@@ -3,6 +3,7 @@ package connfault
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log"
 	"net"
@@ -21,7 +22,7 @@ import (
 // Each kind is read from what gRPC says of a real server of that kind.
 func TestOf(t *testing.T) {
 	t.Parallel()
-	handler := http.NotFoundHandler()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
 	plain := httptest.NewServer(handler)
 	t.Cleanup(plain.Close)
 	secure := httptest.NewUnstartedServer(handler)
@@ -42,7 +43,17 @@ func TestOf(t *testing.T) {
 			conn.Close()
 		}
 	}()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := grpc.NewServer()
+	t.Cleanup(other.Stop)
+	go func() { _ = other.Serve(listener) }()
 	overTLS := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
+	trusted := x509.NewCertPool()
+	trusted.AddCert(secure.Certificate())
+	trusting := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trusted})
 	for _, c := range []struct {
 		name, address string
 		with          credentials.TransportCredentials
@@ -53,6 +64,8 @@ func TestOf(t *testing.T) {
 		{"HTTP in place of TLS", plain.Listener.Addr().String(), overTLS, NoTLS, "tls: first record does not"},
 		{"a stranger's certificate", secure.Listener.Addr().String(), overTLS, Untrusted, "tls: failed to verify"},
 		{"HTTP", plain.Listener.Addr().String(), insecure.NewCredentials(), NoGRPC, "error reading server preface: "},
+		{"HTTP over TLS", secure.Listener.Addr().String(), trusting, NoGRPC, "unexpected HTTP status code"},
+		{"another service", listener.Addr().String(), insecure.NewCredentials(), NoService, "unknown service a"},
 		{"a server that hangs up", hangsUp.Addr().String(), insecure.NewCredentials(), HungUp, ""},
 	} {
 		conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(c.with))
@@ -63,8 +76,9 @@ func TestOf(t *testing.T) {
 		conn.Close()
 		st := status.Convert(err)
 		cause, kind := Of(st.Message())
-		if st.Code() != codes.Unavailable || kind != c.want || !strings.HasPrefix(cause, c.cause) ||
-			strings.Contains(cause, "desc =") || strings.HasSuffix(cause, `"`) {
+		known := st.Code() == codes.Unavailable || st.Code() == codes.Unimplemented
+		if !known || kind != c.want || !strings.HasPrefix(cause, c.cause) || strings.Contains(cause, "desc =") ||
+			strings.HasSuffix(cause, `"`) {
 			t.Errorf("%s: kind %d, want %d, of %q from %v", c.name, kind, c.want, cause, err)
 		}
 	}

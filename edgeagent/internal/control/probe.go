@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/edgewalk/edgewalk/internal/connfault"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -34,14 +35,14 @@ func Probe(ctx context.Context, c Config, address string) error {
 	})
 	st := status.Convert(err)
 	text := st.Message()
+	_, kind := connfault.Of(text)
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return errors.New("no word from it")
-	case strings.Contains(text, "unexpected HTTP status code"), strings.Contains(text, "unexpected content-type"),
-		st.Code() == codes.Unimplemented && strings.Contains(text, "unknown service"):
-		return errors.New("who answers there takes no edges: name the address of the control plane's --edge-addr")
+	case kind == connfault.NoService, kind == connfault.NoGRPC:
+		return errors.New("who answers there takes no edges: name the address of its --edge-addr with --control-plane")
 	case st.Code() == codes.Unimplemented:
 		return nil // It is of an older version, and lets the edge in.
 	case st.Code() == codes.Unauthenticated, st.Code() == codes.PermissionDenied:
