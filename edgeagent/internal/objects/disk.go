@@ -66,17 +66,22 @@ func (s *Store) note(op string, err error) {
 	if errors.Is(err, errHung) {
 		return // it is not an error of the disk
 	}
-	s.metrics.errors.WithLabelValues(op).Inc()
-	// The last line is of a later time than now if the clock was set back since.
-	last, now := s.lastLogged.Load(), s.cfg.Now().UnixNano()
-	if (now-last > int64(logEvery) || now < last) && s.lastLogged.CompareAndSwap(last, now) {
-		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
-	}
+	s.tell(op, err)
 	if op == "read" && (errors.Is(err, fs.ErrNotExist) || ofOnePlace(err)) {
 		return // it is about one file; a folder that is gone or a disk that fails shows at the next write
 	}
 	if state := classify(err); state != DiskOK {
 		s.setState(state, err)
+	}
+}
+
+// tell counts a disk error, and logs it from time to time.
+func (s *Store) tell(op string, err error) {
+	s.metrics.errors.WithLabelValues(op).Inc()
+	// The last line is of a later time than now if the clock was set back since.
+	last, now := s.lastLogged.Load(), s.cfg.Now().UnixNano()
+	if (now-last > int64(logEvery) || now < last) && s.lastLogged.CompareAndSwap(last, now) {
+		s.cfg.Logger.Warn("cache disk error", "op", op, "err", err)
 	}
 }
 

@@ -358,6 +358,13 @@ func TestStuckFilesAreDeletedLater(t *testing.T) {
 	if st := s.Stats(); st.Bytes != used || st.Objects != 0 || st.Errors["delete"] == 0 {
 		t.Errorf("%+v", st)
 	}
+	for n := range 3 { // It keeps nothing else from being stored.
+		put(t, s, 2+n, 5000)
+		s.maintain()
+	}
+	for n := range 3 {
+		s.Drop(s.Lookup(testKey(2 + n))[0])
+	}
 	if err := os.RemoveAll(path); err != nil {
 		t.Fatal(err)
 	}

@@ -121,32 +121,44 @@ func (s *Store) deleteFiles(sh *shard, sl slot) bool {
 	if s.closed.Load() {
 		return false // the folder may belong to another process by now
 	}
-	defer s.watch.leaveTurn(s.watch.enterInTurn())
 	s.space.objects.Add(-1)
+	err := s.unlinkFiles(sh, sl)
+	if err != nil {
+		s.note("delete", err)
+	}
+	return err == nil
+}
+
+// unlinkFiles deletes files, or puts them among the stuck ones.
+func (s *Store) unlinkFiles(sh *shard, sl slot) error {
+	defer s.watch.leaveTurn(s.watch.enterInTurn())
 	path, bytes := s.path(sl.id), int64(sl.blocks+sl.side)*blockBytes
 	if sl.side != 0 {
 		_ = os.Remove(path + sidecarSuffix) // a sidecar that stays goes with the next scan
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.note("delete", err)
 		s.stuckMu.Lock()
 		s.stuck = append(s.stuck, sl)
 		s.stuckMu.Unlock()
-		return false
+		return err
 	}
 	s.markDeleted(sh, sl.seq, bytes)
-	return true
+	return nil
 }
 
 // deleteStuck tries again to delete the files that could not be deleted. Until they are they count
-// as used.
+// as used. It is called while the disk works otherwise, so that what fails again is about the file.
 func (s *Store) deleteStuck() {
 	s.stuckMu.Lock()
 	stuck := s.stuck
 	s.stuck = nil
 	s.stuckMu.Unlock()
 	for _, sl := range stuck {
-		s.space.objects.Add(1) // deleteFiles subtracts it again
-		s.deleteFiles(s.shards[sl.key.shard()], sl)
+		if s.closed.Load() {
+			return // as deleteFiles
+		}
+		if err := s.unlinkFiles(s.shards[sl.key.shard()], sl); err != nil {
+			s.tell("delete", err)
+		}
 	}
 }
