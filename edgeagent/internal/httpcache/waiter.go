@@ -209,10 +209,10 @@ func (w *waiter) body() (*Reply, bool) {
 	if start != nil {
 		defer start.Close() // once the reply has a reader of its own
 	}
-	if r := w.ahead(a); r != nil {
+	parts, _ := w.q.parts(a)
+	if r := w.ahead(a, parts); r != nil {
 		return r, false
 	}
-	parts, _ := w.q.parts(a)
 	inOrder := slices.IsSortedFunc(parts, func(a, b rfc9111.ByteRange) int { return cmp.Compare(a.Start, b.Start) })
 	if !inOrder && !res.object.Keeping() {
 		w.q.rang = "" // what is not stored goes by once
@@ -264,16 +264,14 @@ func (w *waiter) measure(a *answer) (start *objects.Reader, err error) {
 	return start, nil
 }
 
-// ahead answers a range that starts so far past what has arrived that its client would wait for
-// long. It asks the supplier, and does not store the part. nil if that is not needed, or the
-// supplier does not give the part.
-func (w *waiter) ahead(a *answer) *Reply {
-	q, f := w.q, w.f
-	parts, _ := q.parts(a)
-	if len(parts) != 1 || q.cond.Evaluate(a.vals, q.now) != rfc9111.Proceed {
+// ahead answers a range, if it is the only one, that starts so far past what has arrived that its
+// client would wait for long. It asks the supplier, and does not store the part. nil if that is not
+// needed, or the supplier does not give the part.
+func (w *waiter) ahead(a *answer, parts []rfc9111.ByteRange) *Reply {
+	if len(parts) != 1 || w.q.cond.Evaluate(a.vals, w.q.now) != rfc9111.Proceed {
 		return nil
 	}
-	if size, _ := f.result.object.Progress(); parts[0].Start <= size+waitAhead {
+	if size, _ := w.f.result.object.Progress(); parts[0].Start <= size+waitAhead {
 		return nil
 	}
 	return w.fromSupplier(a, parts[0])
