@@ -7,7 +7,7 @@
 //
 // What always holds: any control plane answers for any order, whichever leads, because answers lie
 // in etcd; an answer is seen by everybody who asks once [Solver.Present] has returned; what nobody
-// takes back ends by itself.
+// takes back ends by itself, but for what a hook has set.
 package dns01
 
 import (

@@ -58,7 +58,7 @@ func (l *leader) byDNS(at dns01.Challenge) method {
 		one.Value = ch.DNS01KeyAuthorization()
 		return one
 	}
-	return method{
+	m := method{
 		kind: acme.ChallengeTypeDNS01,
 		publish: func(ctx context.Context, ch acme.Challenge) error {
 			err := l.dns01.Present(ctx, l.fence, of(ch))
@@ -67,10 +67,24 @@ func (l *leader) byDNS(at dns01.Challenge) method {
 			}
 			return fault{reason: topologyv1.DomainCertificate_ISSUER_DNS, text: err.Error()}
 		},
-		takeBack: func(ctx context.Context, ch acme.Challenge) {
-			if err := l.dns01.Cleanup(ctx, of(ch)); err != nil {
-				l.log.WarnContext(ctx, "issuer: the answer to a challenge stays for a day", "name", at.Name, "err", err)
-			}
-		},
+		takeBack: func(ctx context.Context, r *record, ch acme.Challenge) { l.takeBack(ctx, r, of(ch)) },
 	}
+	if at.Way == dns01.ByHook {
+		m.hooked = of
+	}
+	return m
+}
+
+// takeBack removes an answer to a challenge of an order, and what a hook may have set for it.
+func (l *leader) takeBack(ctx context.Context, r *record, ch dns01.Challenge) {
+	all := []dns01.Challenge{ch}
+	if r.Hooked != nil && *r.Hooked != ch { // the name was answered in another way before
+		all = append(all, *r.Hooked)
+	}
+	for _, one := range all {
+		if err := l.dns01.Cleanup(ctx, one); err != nil {
+			l.log.WarnContext(ctx, "issuer: the answer to a challenge stays", "name", one.Name, "err", err)
+		}
+	}
+	r.Hooked = nil
 }

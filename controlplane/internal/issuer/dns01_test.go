@@ -197,6 +197,55 @@ func TestWildcardByHook(t *testing.T) {
 	}
 }
 
+// What a hook has set is removed also if the domain is deleted just when another control plane
+// takes over.
+func TestAHookCleansUpForADomainThatIsGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	r.hook = filepath.Join(dir, "hook")
+	if err := os.WriteFile(r.hook, []byte("#!/bin/sh\necho \"$@\" >> "+log+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.looker.ChallengeHook = true
+	lines := func() []string {
+		text, _ := os.ReadFile(log)
+		return strings.Split(strings.TrimSpace(string(text)), "\n")
+	}
+	p := r.replica("cp1")
+	var once sync.Once
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	r.ca.Before(func(_ http.ResponseWriter, _ *http.Request, what string) bool {
+		if what == "challenge" {
+			once.Do(func() {
+				close(asked)
+				<-goOn
+			})
+		}
+		return false
+	})
+	r.claim("acme", "*.example.com")
+	r.await("the hook is run", func() bool { return strings.HasPrefix(lines()[0], "present ") })
+	_, what, _ := strings.Cut(lines()[0], " ")
+	r.set("_acme-challenge TXT " + strings.Fields(what)[1])
+	<-asked
+	p.stop()
+	close(goOn)
+	r.remove("acme", "*.example.com")
+	if got := lines(); len(got) != 1 {
+		t.Fatalf("the hook was run with %q", got)
+	}
+	r.replica("cp2")
+	r.await("the order is dropped", func() bool {
+		left, err := r.store.ACME(t.Context(), "orders/acme/_wildcard.example.com")
+		return err == nil && left == nil
+	})
+	if got := lines(); len(got) != 2 || got[1] != "cleanup "+what {
+		t.Errorf("the hook was run with %q", got)
+	}
+}
+
 // A program that fails may have set the record all the same: it is told to remove it.
 func TestAHookThatFailsIsCleanedUp(t *testing.T) {
 	t.Parallel()

@@ -329,7 +329,7 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 	sub, err := l.read(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {
 		if l.hasOrder(key) {
-			err = l.dropOrder(ctx, key)
+			err = l.abandon(ctx, key)
 		} else {
 			err = nil
 		}
@@ -357,7 +357,7 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 		}
 	}
 	if v.step != order && !v.later && l.hasOrder(key) { // it is not needed any more
-		if err := l.dropOrder(ctx, key); err != nil {
+		if err := l.abandon(ctx, key); err != nil {
 			return now.Add(retryLook), c, l.failing(ctx, key, err)
 		}
 	}
@@ -373,6 +373,15 @@ func (l *leader) decide(ctx context.Context, key topology.Key) (next time.Time, 
 		return now.Add(retryLook), c, l.failing(ctx, key, err)
 	}
 	return v.due, c, false
+}
+
+// abandon drops the order of a domain that needs none.
+func (l *leader) abandon(ctx context.Context, key topology.Key) error {
+	r, err := l.readOrder(ctx, key)
+	if err != nil && isStore(err) {
+		return err
+	}
+	return l.dropOrder(ctx, key, r)
 }
 
 // useWildcard deletes a domain's own certificate, so that edges show the wildcard's.

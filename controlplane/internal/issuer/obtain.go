@@ -50,11 +50,11 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 		return time.Time{}, err
 	}
 	if err != nil {
-		return time.Time{}, errors.Join(err, l.dropOrder(ctx, key))
+		return time.Time{}, errors.Join(err, l.dropOrder(ctx, key, nil))
 	}
 	if r != nil {
 		if iss := l.issuer(r.Issuer); iss == nil || r.UID != sub.uid || r.Directory != iss.Directory {
-			if err := l.dropOrder(ctx, key); err != nil {
+			if err := l.dropOrder(ctx, key, r); err != nil {
 				return time.Time{}, err
 			}
 			r = nil
@@ -155,7 +155,7 @@ func (l *leader) attempt(ctx context.Context, sub *subject, iss *issuer, r *reco
 	}
 	iss.end()
 	if errors.Is(err, errAnew) {
-		return l.now(), l.dropOrder(ctx, sub.key)
+		return l.now(), l.dropOrder(ctx, sub.key, r)
 	}
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) || isStore(err) {
@@ -265,7 +265,7 @@ func (l *leader) failed(ctx context.Context, sub *subject, iss *issuer, r *recor
 	}
 	// An order is kept for when its issuer is back, unless another issuer can be asked.
 	if r == nil || r.URL == "" || f.gone || !f.everywhere || down && l.other(sub, iss, now) {
-		if err := l.dropOrder(ctx, sub.key); err != nil {
+		if err := l.dropOrder(ctx, sub.key, r); err != nil {
 			return time.Time{}, err
 		}
 	}

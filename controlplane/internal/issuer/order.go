@@ -17,6 +17,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/dns01"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -49,6 +50,8 @@ type record struct {
 	// Thumbprint is the thumbprint of the account's key when the order was made. Empty: the
 	// deployment's first key.
 	Thumbprint string `json:"thumbprint,omitempty"`
+	// Hooked is the answer that a hook may have set for it, which nothing else removes.
+	Hooked *dns01.Challenge `json:"hooked,omitempty"`
 }
 
 func orderName(key topology.Key) string { return "orders/" + key.Account + "/" + key.ID }
@@ -77,7 +80,12 @@ func (l *leader) writeOrder(ctx context.Context, key topology.Key, r *record) er
 	return nil
 }
 
-func (l *leader) dropOrder(ctx context.Context, key topology.Key) error {
+// dropOrder deletes the record of an order with which nobody goes on. r is nil if it is not known
+// what it holds.
+func (l *leader) dropOrder(ctx context.Context, key topology.Key, r *record) error {
+	if r != nil && r.Hooked != nil { // by an earlier leader
+		l.takeBack(ctx, r, *r.Hooked)
+	}
 	if err := l.store.PutACME(ctx, l.fence, orderName(key), nil); err != nil {
 		return err
 	}
@@ -128,13 +136,13 @@ func (l *leader) perform(
 		return nil, err
 	}
 	if o.Status == acme.StatusPending {
-		if o, err = l.authorize(ctx, iss, account, o, m); err != nil {
+		if o, err = l.authorize(ctx, sub, iss, account, o, r, m); err != nil {
 			return nil, err
 		}
 	} else if m.takeBack != nil { // an earlier leader may have answered
 		for _, at := range o.Authorizations {
 			if authz, err := iss.library().GetAuthorization(ctx, account, at); err == nil {
-				m.clean(ctx, authz)
+				m.clean(ctx, r, authz)
 			}
 		}
 	}
@@ -197,7 +205,7 @@ func (l *leader) open(
 
 // authorize has all authorizations of an order validated.
 func (l *leader) authorize(
-	ctx context.Context, iss *issuer, account acme.Account, o acme.Order, m method,
+	ctx context.Context, sub *subject, iss *issuer, account acme.Account, o acme.Order, r *record, m method,
 ) (acme.Order, error) {
 	for _, at := range o.Authorizations {
 		authz, err := iss.library().GetAuthorization(ctx, account, at)
@@ -205,12 +213,12 @@ func (l *leader) authorize(
 			return o, err
 		}
 		if authz.Status == acme.StatusPending {
-			if err := l.answer(ctx, iss, account, authz, m); err != nil {
+			if err := l.answer(ctx, sub, iss, account, authz, r, m); err != nil {
 				return o, err
 			}
 			continue
 		}
-		m.clean(ctx, authz)
+		m.clean(ctx, r, authz)
 		if _, err := iss.library().PollAuthorization(ctx, account, authz); err != nil {
 			return o, err
 		}
@@ -222,17 +230,24 @@ func (l *leader) authorize(
 }
 
 func (l *leader) answer(
-	ctx context.Context, iss *issuer, account acme.Account, authz acme.Authorization, m method,
+	ctx context.Context, sub *subject, iss *issuer, account acme.Account, authz acme.Authorization, r *record, m method,
 ) error {
 	ch, err := m.find(authz)
 	if err != nil {
 		return err
 	}
+	if m.hooked != nil { // what it sets stays until it is told to remove it
+		hooked := m.hooked(ch)
+		r.Hooked = &hooked
+		if err := l.writeOrder(ctx, sub.key, r); err != nil {
+			return err
+		}
+	}
 	if m.publish != nil {
 		if err := m.publish(ctx, ch); err != nil {
 			// Otherwise this leader goes on with it later, or another one has by now.
 			if _, failed := errors.AsType[fault](err); failed {
-				m.takeBack(context.WithoutCancel(ctx), ch) // what it has set all the same
+				m.takeBack(context.WithoutCancel(ctx), r, ch) // what it has set all the same
 			}
 			return err
 		}
@@ -240,7 +255,7 @@ func (l *leader) answer(
 			// The issuer may be about to look for the answer of an order with which another leader
 			// goes on, and takes it back.
 			if !errors.Is(ctx.Err(), context.Canceled) {
-				m.takeBack(context.WithoutCancel(ctx), ch)
+				m.takeBack(context.WithoutCancel(ctx), r, ch)
 			}
 		}()
 	}
