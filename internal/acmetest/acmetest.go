@@ -141,7 +141,8 @@ func (a *Authority) Wipe(keys map[string]string) error {
 
 // Before has a function see each request first, with what it is for: `directory`, `nonce`,
 // `account`, `order`, `order-state`, `authorization`, `challenge`, `finalize`, `certificate`,
-// `renewal-info` or `key-change`. It returns whether it has answered.
+// `renewal-info` or `key-change`. It returns whether it has answered; if not, header fields that it
+// has set go with the authority's answer.
 func (a *Authority) Before(f func(w http.ResponseWriter, r *http.Request, what string) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -240,7 +241,7 @@ func (a *Authority) serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	for name, values := range recorder.Header() {
-		w.Header()[name] = values
+		w.Header()[name] = append(w.Header()[name], values...)
 	}
 	w.WriteHeader(recorder.Code)
 	_, _ = w.Write(answer)

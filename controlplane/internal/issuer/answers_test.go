@@ -99,6 +99,27 @@ func TestAnswersThatAreNone(t *testing.T) {
 	}
 }
 
+// A certificate that leads to others, in a circle or to many, is taken as it is.
+func TestLinksAreNotFollowed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	var asked atomic.Int64
+	r.ca.Before(func(w http.ResponseWriter, req *http.Request, what string) bool {
+		if what == "certificate" {
+			asked.Add(1)
+			for _, rel := range []string{"up", "alternate"} {
+				w.Header().Add("Link", fmt.Sprintf(`<https://%s%s>;rel=%q`, req.Host, req.URL.Path, rel))
+			}
+		}
+		return false
+	})
+	r.replica("cp1")
+	r.issued("acme", "a.example.com")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("%d requests for the certificate", n)
+	}
+}
+
 // Certificates of some private authorities live for a day. They are served, and renewed when half
 // of that is over.
 func TestCertificatesOfADay(t *testing.T) {

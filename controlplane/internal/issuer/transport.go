@@ -50,8 +50,8 @@ func nextPoll(ctx context.Context) time.Duration {
 	return max(r.poll, pollEvery)
 }
 
-// transport sends requests to an authority. It reads what the ACME library does not pass on: the
-// authority's time, and Retry-After.
+// transport sends requests to an authority. It reads what the ACME library does not pass on, the
+// authority's time and Retry-After, and leaves out what it is not to follow.
 type transport struct {
 	next http.RoundTripper
 	now  func() time.Time
@@ -66,6 +66,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	resp.Body = &bounded{ReadCloser: resp.Body, left: maxAnswer}
+	// The ACME library follows the links of certificates, also in circles. A certificate comes with
+	// its chain (RFC 8555 7.4.2), and no other chain is used.
+	resp.Header.Del("Link")
 	now := t.now()
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		t.skewed(now.Sub(at))
