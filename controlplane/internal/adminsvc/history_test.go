@@ -1,6 +1,8 @@
 package adminsvc
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -187,6 +189,53 @@ func TestAHistoryOfLargeSteps(t *testing.T) {
 			t.Errorf("%s lists %d, want %d: %v", method, len(all), steps, all)
 		}
 	}
+}
+
+// A step that is within its bounds is written, whatever has to be told and kept of it: fields of an
+// event that have no room are left out, and what the step replaced.
+func TestTheLargestStepsAreWritten(t *testing.T) {
+	t.Parallel()
+	account := strings.Repeat("a", 63)
+	apply := func(r *rig, section string, entries []string) {
+		t.Helper()
+		if _, err := r.call(t.Context(), "ApplyManifest", fmt.Sprintf(`{"manifest": {"account": {"id": %q}, %q: [%s]}}`,
+			account, section, strings.Join(entries, ","))); err != nil {
+			t.Fatal(section, err)
+		}
+	}
+	r := newRig(t, rigOptions{})
+	for range 2 {
+		var entries []string
+		for i := range 200 {
+			var headers []string
+			for h := range 11 {
+				headers = append(headers, fmt.Sprintf(`"X-H%d": %q`, h, randomHex(250)))
+			}
+			entries = append(entries, fmt.Sprintf(`{"id": "e%d", "responseHeaders": {"set": {%s}}}`, i,
+				strings.Join(headers, ",")))
+		}
+		apply(r, "urlEndpoints", entries)
+	}
+	changes := do[*adminv1.ListEventsResponse](t, r, "ListEvents",
+		fmt.Sprintf(`{"parent": "accounts/%s", "pageSize": 1}`, account)).GetEvents()[0].GetChanges()
+	if len(changes) != 200 || len(changes[0].GetFields()) != 11 || len(changes[199].GetFields()) != 0 {
+		t.Errorf("the event lists %d changes, the last with %d fields", len(changes), len(changes[199].GetFields()))
+	}
+	for range 2 {
+		var entries []string
+		for i := range 1990 {
+			entries = append(entries,
+				fmt.Sprintf(`{"id": "%063d", "web": {"baseUrl": "http://a.example/%s"}}`, i, randomHex(240)))
+		}
+		apply(r, "origins", entries)
+	}
+}
+
+// randomHex is text that can be compressed to half its length.
+func randomHex(n int) string {
+	b := make([]byte, n/2)
+	rand.Read(b)
+	return hex.EncodeToString(b)
 }
 
 // What differs is told as far as an answer has room for it, and how much more there is.

@@ -32,9 +32,14 @@ const (
 	keptFor    = 90 * 24 * time.Hour
 	// trimEvery is how many are written until those beyond are removed.
 	trimEvery = 16
-	// maxImages bounds what a step keeps of what it replaced, compressed: etcd takes requests of
-	// 1.5 MiB, of which MaxBytes are for the write itself.
+	// maxImages bounds what a step keeps of what it replaced, compressed.
 	maxImages = 300 << 10
+	// maxFields bounds the fields that an event lists.
+	maxFields = 96 << 10
+	// maxRequest bounds a transaction: etcd takes requests of 1.5 MiB. Of that, MaxBytes are for
+	// the write itself; what a step keeps of what it replaced has what is left beside that, what
+	// the write depends on, and its event.
+	maxRequest = 1500 << 10
 	// lastNumber is above all numbers, which begin with milliseconds since 1970.
 	lastNumber = 9_999_999_999_999_999
 )
@@ -79,20 +84,28 @@ var (
 // remember adds the step and the event of a plan to its operations, and counts them in the new
 // guard.
 func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error {
-	account := p.state.Account
 	left.Steps, left.Events = p.state.steps, p.state.events
-	if p.changesState() {
-		left.Steps = s.after(left.Steps)
-		step, err := s.step(p, req)
-		if err != nil {
+	if req.Method != "" { // else it is the control plane's own
+		if err := s.rememberEvent(p, req, edit, left); err != nil {
 			return err
 		}
-		p.note(s.keys.step(account, left.Steps), step)
-		p.trim(s.keys.steps(account), left.Steps, stepsKept)
 	}
-	if req.Method == "" {
-		return nil // the control plane's own
+	if !p.changesState() {
+		return nil
 	}
+	account := p.state.Account
+	left.Steps = s.after(left.Steps)
+	step, err := s.step(p, req)
+	if err != nil {
+		return err
+	}
+	p.note(s.keys.step(account, left.Steps), step)
+	p.trim(s.keys.steps(account), left.Steps, stepsKept)
+	return nil
+}
+
+func (s *Store) rememberEvent(p *plan, req RequestID, edit *Edit, left *guard) error {
+	account := p.state.Account
 	left.Events = s.after(left.Events)
 	event := &adminv1.AuditEvent{
 		Time: timestamppb.New(s.now()), Who: req.Who, Peer: req.Peer, Method: req.Method, Resource: req.Resource,
@@ -105,6 +118,12 @@ func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error 
 	if p.deleteAccount {
 		event.Changes[0].Action = adminv1.ResourceChange_DELETED
 	}
+	fields := 0
+	for _, change := range event.Changes {
+		if fields += proto.Size(change); fields > maxFields {
+			change.Fields = nil
+		}
+	}
 	value, err := proto.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("encode the event of a write: %w", err)
@@ -112,6 +131,18 @@ func (s *Store) remember(p *plan, req RequestID, edit *Edit, left *guard) error 
 	p.note(s.keys.audit(account, left.Events), value)
 	p.trim(s.keys.audits(account), left.Events, eventsKept)
 	return nil
+}
+
+// size is about how long the transaction is that is being made.
+func (p *plan) size() (n int) {
+	const each = 24 // for lengths and kinds
+	for _, op := range p.ops {
+		n += len(op.KeyBytes()) + len(op.ValueBytes()) + each
+	}
+	for _, compare := range p.compares {
+		n += len(compare.KeyBytes()) + each
+	}
+	return n
 }
 
 // note adds a put that does not count for the bounds of a step.
@@ -200,7 +231,7 @@ func changesOf(touched []*storev1.Step_Touched) (changes []*adminv1.ResourceChan
 	return changes
 }
 
-// step is what is kept of a plan.
+// step is what is kept of a plan: also what it replaced, if its transaction has room for that.
 func (s *Store) step(p *plan, req RequestID) ([]byte, error) {
 	images := new(storev1.Images)
 	step := &storev1.Step{Time: timestamppb.New(s.now()), Who: req.Who, Method: req.Method, RequestId: req.ID}
@@ -225,7 +256,8 @@ func (s *Store) step(p *plan, req RequestID) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compress what a step replaces: %w", err)
 	}
-	if before := e.EncodeAll(plain, []byte{}); len(before) <= maxImages {
+	room := maxRequest - p.size()
+	if before := e.EncodeAll(plain, []byte{}); len(before) <= min(maxImages, room-proto.Size(step)) {
 		step.Before = before
 	}
 	value, err := proto.Marshal(step)

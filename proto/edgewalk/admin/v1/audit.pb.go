@@ -46,7 +46,7 @@ type AuditEvent struct {
 	// The revision that the write made.
 	Revision int64 `protobuf:"varint,8,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What became of which resource. In place of a secret stands `hmac:` and a keyed hash of 16 hex
-	// digits: equal secrets have equal ones.
+	// digits: equal secrets have equal ones. Fields are listed up to 96 KiB in all.
 	Changes []*ResourceChange `protobuf:"bytes,9,rep,name=changes,proto3" json:"changes,omitempty"`
 	// How many more changes there were than are listed.
 	MoreChanges int32 `protobuf:"varint,10,opt,name=more_changes,json=moreChanges,proto3" json:"more_changes,omitempty"`
