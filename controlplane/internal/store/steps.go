@@ -438,7 +438,7 @@ func (e *HistoryError) Error() string {
 // Is makes e an [ErrOutOfRange].
 func (e *HistoryError) Is(target error) bool { return target == ErrOutOfRange }
 
-// stepsAtOnce is how many steps one read undoes.
+// stepsAtOnce is how many steps, or events, one read has.
 const stepsAtOnce = 50
 
 // AsOf returns an account as it was at a revision, which etcd may have forgotten: its origins,
@@ -566,26 +566,35 @@ func (s *Store) sweepSteps() func(context.Context) error {
 	}
 }
 
-// forgetOld removes the entries of a folder that are older than the oldest that is kept.
+// forgetOld removes the entries at the end of a folder that are older than the oldest that is kept.
+// One that a clock has dated long ago takes none with it that are not.
 func (s *Store) forgetOld(ctx context.Context, folder string, oldest time.Time) error {
 	from, end := folder, clientv3.GetPrefixRangeEnd(folder)
+	cut := "" // the first of those that are old up to here
 	for {
-		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage))
+		// A single one may have hundreds of kilobytes.
+		resp, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(stepsAtOnce))
 		if err != nil {
 			return err
 		}
 		for _, kv := range resp.Kvs {
 			dated := new(storev1.Dated)
-			if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(kv.Value, dated); err == nil &&
-				!dated.GetTime().AsTime().Before(oldest) {
-				continue
+			err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(kv.Value, dated)
+			switch {
+			case err == nil && !dated.GetTime().AsTime().Before(oldest):
+				cut = ""
+			case cut == "":
+				cut = string(kv.Key)
 			}
-			_, err := s.do(ctx, []clientv3.Op{clientv3.OpDelete(string(kv.Key), clientv3.WithRange(end))})
-			return err
 		}
 		if !resp.More {
-			return nil
+			break
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
+	if cut == "" {
+		return nil
+	}
+	_, err := s.do(ctx, []clientv3.Op{clientv3.OpDelete(cut, clientv3.WithRange(end))})
+	return err
 }

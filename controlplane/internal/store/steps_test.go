@@ -286,6 +286,44 @@ func TestAClockThatIsAheadForgetsNothing(t *testing.T) {
 	}
 }
 
+// A clock that was far behind for a moment takes no history with it but the step that it dated, and
+// that once all before it are old too.
+func TestAStepDatedLongAgoTakesNoOthers(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	now := began
+	s := storetest.Open(t, store.Config{Prefix: storetest.Prefix(), Now: func() time.Time { return now }})
+	for n := range 5 {
+		if now = began.Add(time.Duration(n) * time.Minute); n == 3 {
+			now = time.Unix(0, 0)
+		}
+		id := store.RequestID{ID: fmt.Sprint(n), Method: "UpdateAccount"}
+		if _, err := s.Write(t.Context(), "acme", id, func(*store.State) (*store.Edit, error) {
+			return &store.Edit{Puts: []store.Put{accountPut("acme", fmt.Sprint(n))}}, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep := s.SweepSteps()
+	left := func(after time.Duration) int {
+		t.Helper()
+		for range 2 {
+			if now = began.Add(after); sweep(t.Context()) != nil {
+				t.Fatal("the sweep fails")
+			}
+			after += 2 * time.Hour
+		}
+		return len(keysBelow(t, s, "history/")) + len(keysBelow(t, s, "audit/"))
+	}
+	const day = 24 * time.Hour
+	if n := left(day); n != 10 {
+		t.Errorf("%d steps and events are left after a day, want 10", n)
+	}
+	if n := left(90*day + 2*time.Minute + 30*time.Second); n != 2 {
+		t.Errorf("%d steps and events are left, want the last of each", n)
+	}
+}
+
 // Old steps and events go by their number with later writes, and by their age.
 func TestHistoryIsBound(t *testing.T) {
 	if testing.Short() {
