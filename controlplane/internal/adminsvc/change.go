@@ -96,6 +96,17 @@ func asEntry[M proto.Message](stored M) M {
 	return m
 }
 
+// withinAnswer leaves out the fields of changes for which an answer has no room.
+func withinAnswer(changes []*adminv1.ResourceChange) []*adminv1.ResourceChange {
+	size := 0
+	for _, c := range changes {
+		if size += proto.Size(c); size > maxPageBytes {
+			c.Fields = nil
+		}
+	}
+	return changes
+}
+
 // differing describes what a draft changes, up to a number of resources, and returns how many more
 // there are.
 func (l *changeList) differing(d *draft, most int) (more int) {

@@ -110,7 +110,7 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 		d.rollBack(was)
 		list := &changeList{listed: make(map[topology.Key]bool)}
 		list.differing(d, store.MaxResources+1)
-		resp.Changes = list.changes
+		resp.Changes = withinAnswer(list.changes)
 		return nil
 	})
 	if err != nil {
@@ -124,7 +124,7 @@ func (s histories) Rollback(ctx context.Context, req *adminv1.RollbackRequest) (
 		}
 		list := &changeList{listed: make(map[topology.Key]bool)}
 		list.differing(d, store.MaxResources+1)
-		resp.Changes = list.changes
+		resp.Changes = withinAnswer(list.changes)
 	}
 	return resp, nil
 }

@@ -231,6 +231,45 @@ func TestTheLargestStepsAreWritten(t *testing.T) {
 	}
 }
 
+// What becomes of a large account is told to every client, with as many fields as an answer has
+// room for.
+func TestAChangeOfALargeAccount(t *testing.T) {
+	t.Parallel()
+	const origins, parts = 1900, 6
+	r := newRig(t, rigOptions{})
+	apply := func(from, to, length int, more string) *adminv1.ApplyManifestResponse {
+		t.Helper()
+		var entries []string
+		for i := from; i < to; i++ {
+			value := strings.Repeat("x", length)
+			entries = append(entries, fmt.Sprintf(`{"id": "o%d", "displayName": %q, "web": {"baseUrl": "http://a.example/%s"},
+				"requestHeaders": [{"name": "X-A", "value": "%[3]s"}]}`, i, value[:length/20], value))
+		}
+		return do[*adminv1.ApplyManifestResponse](t, r, "ApplyManifest", fmt.Sprintf(
+			`{"manifest": {"account": {"id": "acme"}, "origins": [%s]}%s}`, strings.Join(entries, ","), more))
+	}
+	first := apply(0, origins, 20, "").GetRevision()
+	for part := range parts {
+		apply(part*origins/parts, (part+1)*origins/parts, 1200, "")
+	}
+	check := func(changes []*adminv1.ResourceChange) {
+		t.Helper()
+		updated, told := 0, 0
+		for _, c := range changes {
+			if c.GetAction() == adminv1.ResourceChange_UPDATED {
+				updated++
+				told += min(1, len(c.GetFields()))
+			}
+		}
+		if updated != origins || told < 500 || told == origins {
+			t.Errorf("%d origins are updated, %d with their fields", updated, told)
+		}
+	}
+	check(apply(0, origins, 20, `, "validateOnly": true`).GetChanges())
+	check(do[*adminv1.RollbackResponse](t, r, "Rollback",
+		fmt.Sprintf(`{"parent": "accounts/acme", "revision": "%d"}`, first)).GetChanges())
+}
+
 // randomHex is text that can be compressed to half its length.
 func randomHex(n int) string {
 	b := make([]byte, n/2)

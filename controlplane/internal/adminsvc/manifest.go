@@ -313,5 +313,5 @@ func (m *source) changes(d *draft) []*adminv1.ResourceChange {
 	removed(list, &d.domains)
 	removed(list, &d.endpoints)
 	removed(list, &d.origins)
-	return list.changes
+	return withinAnswer(list.changes)
 }

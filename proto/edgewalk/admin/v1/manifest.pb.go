@@ -379,7 +379,8 @@ type ResourceChange struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What is done.
 	Action ResourceChange_Action `protobuf:"varint,2,opt,name=action,proto3,enum=edgewalk.admin.v1.ResourceChange_Action" json:"action,omitempty"`
-	// The fields that differ.
+	// The fields that differ. Left out of the changes that an answer has no room for, beyond some
+	// 2 MiB.
 	Fields        []*FieldChange `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
