@@ -40,6 +40,7 @@ func TestDashboard(t *testing.T) {
 		{"what is copied", copied},
 		{"a fleet that is told live", fleetLive},
 		{"who was signed out meanwhile", signedOutMeanwhile},
+		{"what is asked before a deletion", askedOnce},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, s) })
 	}
@@ -321,6 +322,28 @@ func signedOutMeanwhile(t *testing.T, s *shop) {
 	eventually(t, soon, "the page is live again", func() bool {
 		return eval[bool](t, fleet, `document.querySelector("main [role=status]").hidden`)
 	})
+}
+
+// What is to be deleted is asked for once, also where somebody clicks twice, and who is signed out
+// by then is shown how to sign in.
+func askedOnce(t *testing.T, s *shop) {
+	w := newTab(t, s.url, theToken)
+	w.look(t, 1280, "light")
+	w.open(t, "/ui/a/acme/url-endpoints/product-images")
+	const twice = `for (const link of document.querySelectorAll("[data-dialog]")) { link.click(); link.click(); } true`
+	eval[bool](t, w, twice)
+	w.find(t, "dialog[open]")
+	// By then the second reply would have come too.
+	eval[int](t, w, `fetch(location.href).then((reply) => reply.status)`)
+	if n := eval[int](t, w, `document.querySelectorAll("dialog").length`); n != 1 {
+		t.Errorf("there are %d dialogs", n)
+	}
+	w.clean(t, "a dialog")
+	w.open(t, "/ui/a/acme/url-endpoints/product-images")
+	eval[int](t, w, `fetch("/ui/sign-out", {method: "POST"}).then((reply) => reply.status)`)
+	eval[bool](t, w, twice)
+	w.find(t, "form.sign-in")
+	w.clean(t, "a dialog of nobody")
 }
 
 // Files and folders that are dropped on a folder's page are there, with their folders.

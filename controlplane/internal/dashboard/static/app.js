@@ -8,14 +8,18 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-// A link to a page that asks before something goes shows its form in a dialog.
+// A link to a page that asks before something goes shows its form in a dialog, one however often it is clicked. What is no such form is shown as the page that it is.
 for (const link of document.querySelectorAll("[data-dialog]")) {
+  let asking = false;
   link.addEventListener("click", async (event) => {
     event.preventDefault();
-    const reply = await fetch(link.href);
-    const page = new DOMParser().parseFromString(await reply.text(), "text/html");
-    const form = page.querySelector("main form.card");
-    if (!reply.ok || !form) {
+    if (asking) return;
+    asking = true;
+    const reply = await fetch(link.href).catch(() => null);
+    const page = new DOMParser().parseFromString(reply ? await reply.text() : "", "text/html");
+    const form = page.querySelector("main form.card:not(.sign-in)");
+    asking = false;
+    if (!reply?.ok || !form) {
       location.assign(link.href);
       return;
     }
