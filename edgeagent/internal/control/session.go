@@ -215,7 +215,11 @@ func (s *session) greet() {
 	s.out.acknowledge(c.rejected())
 }
 
+// receive handles messages until the stream ends. It ends it if the agent has stood still for so
+// long that the control plane may have given it up: what then comes was sent before, and says
+// nothing of now.
 func (s *session) receive(quiet *time.Timer) error {
+	last := s.control.cfg.Now()
 	for {
 		quiet.Reset(idleTimeout)
 		m, err := s.recv()
@@ -223,6 +227,12 @@ func (s *session) receive(quiet *time.Timer) error {
 			return err
 		}
 		quiet.Stop()
+		now := s.control.cfg.Now()
+		// The monotonic clock stands still while the machine sleeps.
+		if now.Round(0).Sub(last.Round(0)) > idleTimeout {
+			return errResync{reason: "stop"}
+		}
+		last = now
 		if err := s.handle(m); err != nil {
 			return err
 		}

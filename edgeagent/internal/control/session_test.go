@@ -615,6 +615,33 @@ func TestTheFirstWordOfAStreamIsToldApart(t *testing.T) {
 	}
 }
 
+// What comes after the agent has stood still may be of before that, and the control plane has given
+// the stream up: it is no proof of being in step.
+func TestNoWordOfBeforeTheAgentStoodStill(t *testing.T) {
+	t.Parallel()
+	h := smallHistory()
+	p := newPeer(t)
+	cfg := testConfig(t, t.TempDir(), p.address)
+	var passed atomic.Int64
+	cfg.Now = func() time.Time { return time.Unix(1e9, 0).Add(time.Duration(passed.Load())) }
+	told := make(chan bool, 8)
+	cfg.InStep = func(first bool) { told <- first }
+	start(t, cfg)
+	mark := bookmark(h.revision, h.digest())
+	d := p.accept().send(h.welcome()).send(h.full()...).send(mark, mark)
+	for _, want := range []bool{true, false} {
+		if first := <-told; first != want {
+			t.Fatalf("the first of its stream: %v, want %v", first, want)
+		}
+	}
+	passed.Add(int64(idleTimeout) + 1)
+	d.send(mark)
+	p.accept().send(h.welcome(), mark)
+	if first := <-told; !first {
+		t.Error("the edge is in step by what was sent before it stood still")
+	}
+}
+
 // gathered is the value of each gauge and counter, and the sum of each histogram, by its name and
 // labels.
 func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
