@@ -23,6 +23,9 @@ const (
 	goneFor = 5 * time.Minute
 	// maxHosts bounds the hosts whose last answer is kept. When there are more, all are dropped.
 	maxHosts = 1 << 14
+	// maxOfFamily is how many IPv4 addresses of a host are used, and how many IPv6 ones: each may
+	// be connected to for one request.
+	maxOfFamily = 16
 )
 
 // A lookups resolves hosts, and keeps the answers for when DNS fails. That a host does not exist is
@@ -71,9 +74,16 @@ func (l *lookups) of(ctx context.Context, host string) ([]netip.Addr, error) {
 		return l.failed(ctx, host, last, err)
 	}
 	var addrs []netip.Addr
+	var fours, sixes int
 	for _, addr := range found {
-		if addr = addr.Unmap(); !slices.Contains(addrs, addr) {
+		addr = addr.Unmap()
+		of := &sixes
+		if addr.Is4() {
+			of = &fours
+		}
+		if *of < maxOfFamily && !slices.Contains(addrs, addr) {
 			addrs = append(addrs, addr)
+			*of++
 		}
 	}
 	l.keep(host, lookup{addrs: addrs, at: now})

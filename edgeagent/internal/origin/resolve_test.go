@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -66,6 +67,25 @@ func TestLastAddressesServeWhileDNSFails(t *testing.T) {
 		if got := look(); got != step.want {
 			t.Fatalf("got %s, want %s", got, step.want)
 		}
+	}
+}
+
+// Of a host with many addresses only some count, of both families: whoever has a zone could else
+// have edges connect to thousands for one request, and remember them.
+func TestManyAddresses(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 40 {
+		many = append(many, fmt.Sprintf("2001:db8::%d", i), fmt.Sprintf("192.0.2.%d", i))
+	}
+	l := newLookups(newDNS(t, map[string][]string{"many.test.": many}).resolver(), newClock().time)
+	got, err := l.of(t.Context(), "many.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fours := slices.DeleteFunc(slices.Clone(got), netip.Addr.Is6)
+	if len(fours) != maxOfFamily || len(got) != 2*maxOfFamily {
+		t.Errorf("%d addresses, %d of them IPv4", len(got), len(fours))
 	}
 }
 
