@@ -157,6 +157,29 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// A reply takes the place of the one that it was asked for instead of, also if a 304 has changed by
+// what that was selected.
+func TestNewReplyTakesThePlaceOfAnOldOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a := r.addOrigin("a")
+	webp := http.Header{"Accept": {"image/webp"}}
+	for _, reply := range []*originReply{
+		{status: 200, body: []byte("old"), header: http.Header{"Etag": {`"1"`}}},
+		{status: 304, header: http.Header{"Etag": {`"1"`}, "Vary": {"Accept"}}},
+		{status: 200, body: []byte("new"), header: http.Header{"Etag": {`"2"`}, "Vary": {"Accept"}}},
+	} {
+		reply.header.Set("Cache-Control", "max-age=1")
+		a.reply("/x", reply)
+		r.fetch("/x", webp)
+		r.idle()
+		r.clock.add(2 * time.Second)
+	}
+	if n := r.store.Stats().Objects; n != 1 {
+		t.Errorf("%d replies are stored", n)
+	}
+}
+
 // What a hard purge covers is not used, and its space is given back though nobody asks for it.
 func TestHardPurgeGivesSpaceBack(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package httpcache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -448,6 +449,10 @@ func (f *fill) carryRest(r result, buf []byte, err error) error {
 func (f *fill) settle(r result, err error) {
 	if err == io.EOF {
 		_, err = r.object.Commit()
+		if err == nil && f.stored.ok && bytes.Equal(f.stored.Head().Selecting, r.head.Selecting) {
+			// The store takes it for another variant if a 304 has changed what it is selected by.
+			f.c.cfg.Store.Drop(f.stored.Entry)
+		}
 	}
 	label := "stored"
 	switch {
