@@ -41,6 +41,7 @@ func TestDashboard(t *testing.T) {
 		{"a fleet that is told live", fleetLive},
 		{"who was signed out meanwhile", signedOutMeanwhile},
 		{"what is asked before a deletion", askedOnce},
+		{"long names", longNames},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, s) })
 	}
@@ -322,6 +323,41 @@ func signedOutMeanwhile(t *testing.T, s *shop) {
 	eventually(t, soon, "the page is live again", func() bool {
 		return eval[bool](t, fleet, `document.querySelector("main [role=status]").hidden`)
 	})
+}
+
+// Names as long as they may be break into lines: no text of a page ends beyond a narrow window.
+func longNames(t *testing.T, s *shop) {
+	o, e := strings.Repeat("o", 63), strings.Repeat("e", 63)
+	host := strings.Repeat("h", 63) + "." + strings.Repeat("d", 63) + ".example.com"
+	s.apply(t, `account: {id: long, displayName: "`+strings.Repeat("n", 100)+`"}
+origins: [{id: `+o+`, displayName: "`+strings.Repeat("N", 100)+`", web: {baseUrl: "https://`+host+`/"}}]
+urlEndpoints: [{id: `+e+`, description: "`+strings.Repeat("D", 100)+`", origins: [`+o+`]}]
+customDomains: [{domain: `+host+`, mode: URL_ENDPOINT, urlEndpoint: `+e+`}]
+`)
+	const beyond = `[...document.querySelectorAll("main *")].filter((e) => !e.closest(".visually-hidden, thead") &&
+		getComputedStyle(e).textOverflow !== "ellipsis" && [...e.childNodes].some((text) => {
+			const range = document.createRange();
+			range.selectNode(text);
+			return text.nodeType === 3 && range.getBoundingClientRect().right > innerWidth;
+		})).map((e) => e.tagName + " " + e.className + ": " + e.textContent.slice(0, 40)).join("\n")`
+	w := newTab(t, s.url, theToken)
+	w.look(t, 360, "light")
+	at := "/ui/a/long"
+	for _, path := range []string{
+		"/ui/accounts", at, at + "/url-endpoints", at + "/url-endpoints/" + e, at + "/url-endpoints/" + e + "/delete",
+		at + "/origins", at + "/origins/" + o, at + "/origins/" + o + "/delete", at + "/domains",
+		at + "/domains/" + host, at + "/history", at + "/explain?url=http://" + host + "/" + e + ".png",
+		at + "/media/file?path=" + o,
+	} {
+		w.open(t, path)
+		eval[bool](t, w, loaded)
+		if over := eval[string](t, w, beyond); over != "" {
+			t.Errorf("%s: beyond the window is\n%s", path, over)
+		}
+		if over := eval[int](t, w, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
+			t.Errorf("%s: wider than the window by %d", path, over)
+		}
+	}
 }
 
 // What is to be deleted is asked for once, also where somebody clicks twice, and who is signed out
