@@ -416,7 +416,8 @@ func TestRolesSeeWhatTheyMay(t *testing.T) {
 	p.account(t, "acme", "Acme Shop")
 	p.account(t, "globex", "Globex")
 	look := map[string]string{
-		"overview": "/ui/a/acme", "origins": "/ui/a/acme/origins", "new": "/ui/a/acme/origins/new",
+		"accounts": "/ui/accounts", "overview": "/ui/a/acme",
+		"origins": "/ui/a/acme/origins", "new": "/ui/a/acme/origins/new",
 		"purges": "/ui/a/acme/purges", "history": "/ui/a/acme/history", "access": "/ui/a/acme/access",
 		"fleet": "/ui/fleet", "identities": "/ui/identities", "tokens": "/ui/access", "other": "/ui/a/globex/origins",
 		"media": "/ui/a/acme/media",
@@ -427,11 +428,11 @@ func TestRolesSeeWhatTheyMay(t *testing.T) {
 		sees    string
 		adds    bool // is shown how to add
 	}{
-		{adminv1.Token_ROOT, "", "overview origins new purges history access fleet identities tokens other media", true},
-		{adminv1.Token_OPERATOR, "", "overview origins purges history access fleet identities tokens other media", false},
-		{adminv1.Token_ADMIN, "accounts/acme", "overview origins new purges history access media", true},
-		{adminv1.Token_EDITOR, "accounts/acme", "overview origins new purges history media", true},
-		{adminv1.Token_VIEWER, "accounts/acme", "overview origins purges history media", false},
+		{adminv1.Token_ROOT, "", "accounts overview origins new purges history access fleet identities tokens other media", true},
+		{adminv1.Token_OPERATOR, "", "accounts overview origins purges history access fleet identities tokens other media", false},
+		{adminv1.Token_ADMIN, "accounts/acme", "accounts overview origins new purges history access media", true},
+		{adminv1.Token_EDITOR, "accounts/acme", "accounts overview origins new purges history media", true},
+		{adminv1.Token_VIEWER, "accounts/acme", "accounts overview origins purges history media", false},
 		{adminv1.Token_PURGER, "accounts/acme", "purges", false},
 	} {
 		t.Run(test.role.String(), func(t *testing.T) {
