@@ -22,7 +22,7 @@ import (
 const (
 	// unaryTimeout bounds a call, so that it fails when etcd is down instead of waiting.
 	unaryTimeout = 10 * time.Second
-	// manifestTimeout bounds an apply or export of up to 2,000 resources.
+	// manifestTimeout bounds an apply, export, comparison or rollback of up to 2,000 resources.
 	manifestTimeout = 30 * time.Second
 	// askTimeout bounds a question to an edge, whose walks take up to 120 s.
 	askTimeout = 150 * time.Second
@@ -197,7 +197,8 @@ func (s *Service) limitUnary(
 		limit = waitTimeout(r) + unaryTimeout
 	case *adminv1.ExplainRequest, *adminv1.TestOriginRequest:
 		limit = askTimeout
-	case *adminv1.ApplyManifestRequest, *adminv1.ExportManifestRequest:
+	case *adminv1.ApplyManifestRequest, *adminv1.ExportManifestRequest, *adminv1.DiffRevisionsRequest,
+		*adminv1.RollbackRequest:
 		limit = manifestTimeout
 	}
 	if deadline, ok := ctx.Deadline(); ok {
