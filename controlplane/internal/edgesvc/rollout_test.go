@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/edgewalk/edgewalk/internal/await"
-
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
 	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/await"
+	"github.com/edgewalk/edgewalk/internal/logtest"
 )
 
 func (p *plane) freeze(t *testing.T, region string, revision int64) {
@@ -145,7 +146,8 @@ func TestFreezeFindsItsTopologyOnceEtcdAnswers(t *testing.T) {
 	p.freeze(t, "", first)
 	s, etcd := storetest.OpenBusy(t, store.Config{Prefix: prefix})
 	topology := feed.New(feed.Config{Store: s})
-	late := rollout.New(rollout.Config{Feed: topology, Store: s})
+	var log logtest.Buffer
+	late := rollout.New(rollout.Config{Feed: topology, Store: s, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
 	defer run.Wait()
@@ -160,8 +162,13 @@ func TestFreezeFindsItsTopologyOnceEtcdAnswers(t *testing.T) {
 	if late.Limit("").View != nil {
 		t.Error("what edges are sent is not what they are frozen at")
 	}
+	tried := etcd.Refused()
+	await.True(t, "it to look again", func() bool { return etcd.Refused() > tried })
 	etcd.Answer()
 	await.True(t, "the topology", func() bool { return late.Limit("").View != nil })
+	if said := strings.Count(log.String(), "cannot be read yet"); said != 1 {
+		t.Errorf("that it cannot be read is said %d times", said)
+	}
 }
 
 // Who freezes edges is answered, also when somebody else does so at the same moment: what counts is

@@ -187,9 +187,12 @@ func (r *Rollout) take(ctx context.Context, entry store.Entry) {
 	}
 	// Until the topology at the revision is known, edges stay where they are.
 	r.set(region, f)
-	if r.find(ctx, region, f) {
+	err := r.find(ctx, region, f)
+	if err == nil {
 		return
 	}
+	r.log.Error("rollout: edges that have no topology wait: the one at the freeze's revision cannot be read yet",
+		"region", region, "revision", f.Revision, "error", err)
 	r.finding.Go(func() {
 		for {
 			timer := time.NewTimer(viewRetry)
@@ -199,38 +202,36 @@ func (r *Rollout) take(ctx context.Context, entry store.Entry) {
 				return
 			case <-timer.C:
 			}
-			if r.find(ctx, region, f) {
+			if r.find(ctx, region, f) == nil { // which it says
 				return
 			}
 		}
 	})
 }
 
-// find looks for the topology at the revision of a freeze. It reports false if it may be found
+// find looks for the topology at the revision of a freeze. It returns an error if that may be found
 // later.
-func (r *Rollout) find(ctx context.Context, region string, f *held) (done bool) {
+func (r *Rollout) find(ctx context.Context, region string, f *held) error {
 	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
 	defer cancel()
 	view, err := r.cfg.Feed.ViewAt(ctx, f.Revision)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.freezes[region] != f {
-		return true // it has ended, or another has taken its place
+		return nil // it has ended, or another has taken its place
 	}
 	switch {
 	case errors.Is(err, store.ErrCompacted):
 		r.log.Error("rollout: edges that have no topology wait until the freeze ends: the one at its revision is no longer kept",
 			"region", region, "revision", f.Revision)
-		return true
+		return nil
 	case err != nil:
-		r.log.Error("rollout: edges that have no topology wait: the one at the freeze's revision cannot be read yet",
-			"region", region, "revision", f.Revision, "error", err)
-		return false
+		return err
 	}
 	r.log.Warn("rollout: edges are frozen", "region", cmp.Or(region, "all"), "revision", f.Revision, "reason", f.Reason)
 	r.freezes[region] = &held{Freeze: f.Freeze, view: view}
 	r.wake()
-	return true
+	return nil
 }
 
 func (r *Rollout) set(region string, f *held) {
