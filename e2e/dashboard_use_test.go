@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/cdproto/dom"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/edgewalk/edgewalk/internal/certtest"
@@ -511,4 +512,15 @@ func copied(t *testing.T, s *shop) {
 		t.Errorf("copied is %q", got)
 	}
 	w.clean(t, "copying")
+
+	// Over plain HTTP and from another machine a browser has none: then there is nothing to press.
+	call(t, w, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
+		Source: `Object.defineProperty(Navigator.prototype, "clipboard", {value: undefined})`,
+	})
+	w.open(t, "/ui/a/acme/url-endpoints/product-images")
+	w.shows(t, "https://products.example.com/")
+	if n := eval[int](t, w, buttons+".length"); n > 0 {
+		t.Errorf("%d buttons copy nothing", n)
+	}
+	w.clean(t, "no clipboard")
 }

@@ -1,6 +1,10 @@
 // What every page has: buttons that copy, confirmations as dialogs, the preview of an identifier; and the islands that a page holds.
 
 for (const button of document.querySelectorAll("[data-copy]")) {
+  if (!navigator.clipboard) { // Browsers have one over HTTPS and on the same machine.
+    button.remove();
+    continue;
+  }
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(button.dataset.copy);
     button.classList.add("done");
