@@ -24,6 +24,8 @@ const (
 	HungUp
 	// NoService: it speaks gRPC, and has no such service.
 	NoService
+	// Silent: it takes the connection, and says nothing in the time that there is.
+	Silent
 )
 
 // Of returns the cause in the message of a status, without what gRPC puts before it, and its kind.
@@ -39,6 +41,9 @@ func Of(message string) (cause string, kind Kind) {
 		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(cause, text) })
 	}
 	switch {
+	case has("use of closed network connection"), // by gRPC, which has given up
+		strings.Contains(message, "handshake failed: context deadline exceeded"):
+		return "it takes the connection, and says nothing", Silent
 	case has("does not look like a TLS handshake"):
 		kind = NoTLS
 	case has("x509: "):

@@ -11,8 +11,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -43,6 +45,11 @@ func TestOf(t *testing.T) {
 			conn.Close()
 		}
 	}()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel takes connections for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -67,8 +74,15 @@ func TestOf(t *testing.T) {
 		{"HTTP over TLS", secure.Listener.Addr().String(), trusting, NoGRPC, "unexpected HTTP status code"},
 		{"another service", listener.Addr().String(), insecure.NewCredentials(), NoService, "unknown service a"},
 		{"a server that hangs up", hangsUp.Addr().String(), insecure.NewCredentials(), HungUp, ""},
+		{"a server that says nothing", silent.Addr().String(), insecure.NewCredentials(), Silent, "it takes"},
+		{"the same over TLS", silent.Addr().String(), overTLS, Silent, "it takes"},
 	} {
-		conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(c.with))
+		patience := 20 * time.Second
+		if c.want == Silent {
+			patience = 100 * time.Millisecond
+		}
+		conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(c.with),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: patience}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -146,6 +146,8 @@ func (e ending) words(secure bool) (why, fix string) {
 		fix = "name the CA of its certificate with --ca, and the host that its certificate is for with --control-plane"
 	case kind == connfault.NoGRPC:
 		fix = "name the address of its --edge-addr with --control-plane"
+	case kind == connfault.Silent:
+		fix = "it may be another program, or stand still: name the address of its --edge-addr with --control-plane"
 	case kind == connfault.HungUp && !secure:
 		fix = "it may ask for TLS: use --ca, or --join-token-file"
 	case kind == connfault.HungUp:

@@ -102,6 +102,8 @@ func (c *cli) unreachable(message string) string {
 		advice = "Name the CA of its certificate with --ca, and the host that its certificate is for with --server."
 	case kind == connfault.NoGRPC:
 		advice = "That is no admin API: name the address of --admin-addr with --server."
+	case kind == connfault.Silent:
+		advice = "It may be another program, or stand still: name the address of --admin-addr with --server."
 	case kind == connfault.HungUp && !c.secure():
 		advice = "It may ask for TLS: use --ca FILE or --server https://HOST:PORT."
 	case kind == connfault.HungUp && c.cert == "":
