@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/term"
@@ -274,7 +274,7 @@ func (t table) write(w io.Writer, wide bool) error {
 			cell = cut(cell, widths[i])
 			line.WriteString(cell)
 			if i < len(row)-1 {
-				line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+gap))
+				line.WriteString(strings.Repeat(" ", widths[i]-runewidth.StringWidth(cell)+gap))
 			}
 		}
 		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
@@ -289,7 +289,7 @@ func (t table) write(w io.Writer, wide bool) error {
 func widthsOf(rows [][]string) (widths []int) {
 	for _, row := range rows {
 		for i, cell := range row {
-			n := utf8.RuneCountInString(cell)
+			n := runewidth.StringWidth(cell)
 			if i == len(row)-1 && len(row) == 1 {
 				n = 0 // A line of its own is as long as it is.
 			}
@@ -327,12 +327,7 @@ func narrow(widths []int, fit int, some func(int) bool) {
 }
 
 // cut shortens a cell to a width, with a sign that it is not whole.
-func cut(cell string, width int) string {
-	if utf8.RuneCountInString(cell) <= width {
-		return cell
-	}
-	return string([]rune(cell)[:width-1]) + "…"
-}
+func cut(cell string, width int) string { return runewidth.Truncate(cell, width, "…") }
 
 // terminalWidth is 0 where there is no terminal.
 func terminalWidth(w io.Writer) int {

@@ -59,6 +59,23 @@ func TestTablesFit(t *testing.T) {
 	}
 }
 
+// Columns stand where a terminal has them: some characters take two cells, and some none.
+func TestColumnsLineUp(t *testing.T) {
+	t.Parallel()
+	rows := [][]string{{"商品图片", "1"}, {"e\u0301t\u0301", "2"}, {"\U0001f469\u200d\U0001f467", "3"}}
+	var out strings.Builder
+	if err := (&table{head: []string{"PATH", "N"}, rows: rows}).write(&out, false); err != nil {
+		t.Fatal(err)
+	}
+	want := "PATH      N\n" + "商品图片  1\n" + "e\u0301t\u0301        2\n" + "\U0001f469\u200d\U0001f467        3\n"
+	if out.String() != want {
+		t.Errorf("got\n%s, want\n%s", out.String(), want)
+	}
+	if got := cut("商品图片", 6); got != "商品…" {
+		t.Errorf("cut to six cells is %q", got)
+	}
+}
+
 func TestJSONPath(t *testing.T) {
 	t.Parallel()
 	one := &adminv1.GetOriginResponse{Origin: &topologyv1.Origin{
