@@ -21,7 +21,8 @@ var (
 	ErrFenced = errors.New("the lease is no longer held")
 	// ErrDeleting says that the account is being deleted and takes no writes.
 	ErrDeleting = errors.New("account is being deleted")
-	// ErrTooLarge says that one change is larger than one step may be; see [TooLargeError].
+	// ErrTooLarge says that one change is larger than one step may be, see [TooLargeError], or than
+	// etcd takes.
 	ErrTooLarge = errors.New("too large for one step")
 	// ErrRequestIDReused says that the request id was used for another request before.
 	ErrRequestIDReused = errors.New("request id was used for another request")
@@ -100,6 +101,8 @@ func kind(err error) error {
 		return fmt.Errorf("%w: %w", ErrResourceExhausted, err)
 	case errors.Is(err, rpctypes.ErrCompacted):
 		return fmt.Errorf("%w: %w", ErrCompacted, err)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return fmt.Errorf("%w: %w, which its --max-request-bytes sets", ErrTooLarge, err)
 	case isForbidden(err):
 		return fmt.Errorf("%w: %w", ErrForbidden, err)
 	case isRefusal(err) && !errors.Is(err, rpctypes.ErrTooManyRequests):

@@ -108,3 +108,13 @@ func TestPresence(t *testing.T) {
 		}
 	}
 }
+
+// What etcd does not take because of its size is told apart from what it cannot do.
+func TestLargerThanEtcdTakes(t *testing.T) {
+	t.Parallel()
+	s := storetest.New(t)
+	_, err := s.PutFleet(t.Context(), "large", make([]byte, 1<<20+600<<10), false)
+	if !errors.Is(err, store.ErrTooLarge) || !strings.Contains(err.Error(), "--max-request-bytes") {
+		t.Errorf("it is %v", err)
+	}
+}
