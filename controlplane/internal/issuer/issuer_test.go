@@ -165,6 +165,10 @@ func TestIssuersThatFail(t *testing.T) {
 			all[1].Wait == 0
 	})
 
+	for _, name := range []string{"a2.example.com", "a1.example.com"} {
+		r.remove("acme", name) // it would be tried again beside what follows
+	}
+
 	// It is well again, and does not like a name.
 	r.pass(2 * time.Hour)
 	fail(func(w http.ResponseWriter) { acmetest.Problem(w, 400, "rejectedIdentifier", "policy forbids it") })
@@ -178,7 +182,7 @@ func TestIssuersThatFail(t *testing.T) {
 	if n := second.Orders("b.example.com"); n > 0 {
 		t.Errorf("%d orders at another issuer", n)
 	}
-	r.remove("acme", "b.example.com") // it would be tried again beside what follows
+	r.remove("acme", "b.example.com") // as those above
 
 	// It has had enough, and says for how long.
 	fail(func(w http.ResponseWriter) {
