@@ -111,15 +111,11 @@ func TestWildcardByDNS(t *testing.T) {
 	}
 }
 
-// A control plane that stops takes no answer back that the issuer may be about to look for: the
-// next one goes on with the order, and takes it back then.
-func TestAnswersOutliveALeader(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, acmetest.Config{})
-	r.answerByDNS()
-	p := r.replica("cp1")
+// holdChallenge has the first request for a challenge wait. asked is closed when it has come, and it
+// goes on once goOn is closed.
+func (r *rig) holdChallenge() (asked, goOn chan struct{}) {
 	var once sync.Once
-	asked, goOn := make(chan struct{}), make(chan struct{})
+	asked, goOn = make(chan struct{}), make(chan struct{})
 	r.ca.Before(func(_ http.ResponseWriter, _ *http.Request, what string) bool {
 		if what == "challenge" {
 			once.Do(func() {
@@ -129,6 +125,17 @@ func TestAnswersOutliveALeader(t *testing.T) {
 		}
 		return false
 	})
+	return asked, goOn
+}
+
+// A control plane that stops takes no answer back that the issuer may be about to look for: the
+// next one goes on with the order, and takes it back then.
+func TestAnswersOutliveALeader(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, acmetest.Config{})
+	r.answerByDNS()
+	p := r.replica("cp1")
+	asked, goOn := r.holdChallenge()
 	r.set("_acme-challenge CNAME " + r.token("acme") + ".acme.example")
 	r.claim("acme", "*.example.com")
 	<-asked
@@ -214,17 +221,7 @@ func TestAHookCleansUpForADomainThatIsGone(t *testing.T) {
 		return strings.Split(strings.TrimSpace(string(text)), "\n")
 	}
 	p := r.replica("cp1")
-	var once sync.Once
-	asked, goOn := make(chan struct{}), make(chan struct{})
-	r.ca.Before(func(_ http.ResponseWriter, _ *http.Request, what string) bool {
-		if what == "challenge" {
-			once.Do(func() {
-				close(asked)
-				<-goOn
-			})
-		}
-		return false
-	})
+	asked, goOn := r.holdChallenge()
 	r.claim("acme", "*.example.com")
 	r.await("the hook is run", func() bool { return strings.HasPrefix(lines()[0], "present ") })
 	_, what, _ := strings.Cut(lines()[0], " ")
