@@ -111,8 +111,8 @@ func TestWildcardByDNS(t *testing.T) {
 	}
 }
 
-// holdChallenge has the first request for a challenge wait. asked is closed when it has come, and it
-// goes on once goOn is closed.
+// holdChallenge has the first request for a challenge wait. asked is closed when it has come, and
+// it goes on once goOn is closed.
 func (r *rig) holdChallenge() (asked, goOn chan struct{}) {
 	var once sync.Once
 	asked, goOn = make(chan struct{}), make(chan struct{})
