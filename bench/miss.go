@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -53,7 +55,17 @@ func miss(ctx context.Context, b *bench) error {
 		}
 		servers = append(servers, contender{"other", other.process, other.http})
 	}
-	if err := b.missWithPeers(ctx, last, servers); err != nil {
+	peers, err := b.startPeers(ctx, last)
+	if err != nil {
+		return err
+	}
+	for _, p := range peers {
+		servers = append(servers, contender{p.name, p.process, p.http})
+	}
+	if err := b.missWithPeers(last, servers); err != nil {
+		return err
+	}
+	if err := b.missesAtOnce(servers); err != nil {
 		return err
 	}
 	return b.missWalks(origins, e)
@@ -78,14 +90,7 @@ func walkEndpoint(k int, state string) string { return fmt.Sprintf("walk-%d-%s",
 
 // missWithPeers compares edges, their peers and the origin asked directly, each with paths of its
 // own.
-func (b *bench) missWithPeers(ctx context.Context, o *origin, servers []contender) error {
-	peers, err := b.startPeers(ctx, o)
-	if err != nil {
-		return err
-	}
-	for _, p := range peers {
-		servers = append(servers, contender{p.name, p.process, p.http})
-	}
+func (b *bench) missWithPeers(o *origin, servers []contender) error {
 	direct, err := dial(strings.TrimPrefix(o.url, "http://"), benchHost)
 	if err != nil {
 		return err
@@ -156,6 +161,58 @@ func (m *missRounds) note(times, origin []time.Duration) {
 		m.added50 = append(m.added50, p50-median(origin))
 		m.added99 = append(m.added99, p99-quantile(origin, 0.99))
 	}
+}
+
+// clientsAtOnce is how many connections ask for files that are not cached at the same time.
+const clientsAtOnce = 64
+
+// missesAtOnce compares what misses cost that come from many clients at once.
+func (b *bench) missesAtOnce(servers []contender) error {
+	perSecond, cpu := make([][]float64, len(servers)), make([][]time.Duration, len(servers))
+	for round := range b.rounds {
+		for _, i := range rand.Perm(len(servers)) {
+			s := servers[i]
+			used, start := s.process.cpu(), time.Now()
+			n, err := b.missFrom(s.address, "/10240/at-once/"+strconv.Itoa(round))
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			perSecond[i] = append(perSecond[i], float64(n)/time.Since(start).Seconds())
+			cpu[i] = append(cpu[i], (s.process.cpu()-used)/time.Duration(n))
+		}
+	}
+	t := newTable("misses of 10 KB at once", "misses/s", "CPU time a miss", "edgewalk/it, misses/s", "CPU time")
+	for i, s := range servers {
+		t.add(s.name, strconv.Itoa(int(median(perSecond[i]))), ms(median(cpu[i])),
+			pairedRatio(perSecond[0], perSecond[i]), pairedRatio(cpu[0], cpu[i]))
+	}
+	t.print(b.out)
+	fmt.Fprintf(b.out, "Medians of %d rounds of %d misses by %d clients, in which the servers are asked in a random order each time. The clients and the origin take their part of the same processors.\n",
+		b.rounds, b.count, clientsAtOnce)
+	return nil
+}
+
+// missFrom asks a server for files below a path that are not cached, from all clients. It says
+// how many it got.
+func (b *bench) missFrom(address, below string) (int, error) {
+	each := max(1, b.count/clientsAtOnce)
+	var asking errgroup.Group
+	for n := range clientsAtOnce {
+		asking.Go(func() error {
+			c, err := dial(address, benchHost)
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			for i := range each {
+				if _, err := timeToFirstByte(c, fmt.Sprintf("%s/%d/%d", below, n, i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return each * clientsAtOnce, asking.Wait()
 }
 
 // missWalks measures walks over origins that lack the file, beside asking the same origins one
