@@ -35,11 +35,9 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	b := &bench{options: o, dir: dir, given: make(map[string]bool)}
 	if b.binary == "" {
 		b.binary = filepath.Join(dir, "edgewalk")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.binary,
-			"github.com/edgewalk/edgewalk/cmd/edgewalk")
-		if out, err := build.CombinedOutput(); err != nil {
+		if err := install(ctx, b.binary); err != nil {
 			b.close()
-			return nil, fmt.Errorf("build edgewalk: %w\n%s", err, out)
+			return nil, err
 		}
 	}
 	out, err := exec.CommandContext(ctx, b.binary, "version").Output()
@@ -49,6 +47,23 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	}
 	b.version = strings.TrimSpace(string(out))
 	return b, nil
+}
+
+// install builds the binary as `make build` does, and copies it as every installed one was. The
+// linker writes through mmap(2), page by page, and code from a file that lies so in the kernel's
+// page cache needs some 3 % longer for a miss than code from a copy of that file.
+func install(ctx context.Context, path string) error {
+	linked := path + ".linked"
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", linked,
+		"github.com/edgewalk/edgewalk/cmd/edgewalk")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build edgewalk: %w\n%s", err, out)
+	}
+	if out, err := exec.CommandContext(ctx, "install", linked, path).CombinedOutput(); err != nil {
+		return fmt.Errorf("install edgewalk: %w\n%s", err, out)
+	}
+	return os.Remove(linked)
 }
 
 // close stops what runs, the last started first, and removes the folder.
