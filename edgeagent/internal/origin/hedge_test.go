@@ -278,7 +278,7 @@ func TestSilentAddressCostsNoRequest(t *testing.T) {
 	w, now := newTwin(t), newClock()
 	c := w.client(t, now, prometheus.NewRegistry())
 	o := webOrigin(t, w.url,
-		func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(500 * time.Millisecond) })
+		func(o *topologyv1.Origin) { o.Timeouts.FirstByte = durationpb.New(3 * time.Second) })
 	w.servers[0].on(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	var all sync.WaitGroup
 	for range 100 {
