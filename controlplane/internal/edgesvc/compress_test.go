@@ -21,17 +21,7 @@ func zstdHello(id string) *edgev1.Hello {
 // compressions is how many chunks the control plane has compressed.
 func (p *plane) compressions(tb testing.TB) int {
 	tb.Helper()
-	families, err := p.registry.Gather()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() == "edgewalk_controlplane_chunks_compressed_total" {
-			return int(family.Metric[0].Counter.GetValue())
-		}
-	}
-	tb.Fatal("there is no such metric")
-	return 0
+	return int(p.metric(tb, "edgewalk_controlplane_chunks_compressed_total", ""))
 }
 
 // The whole topology is compressed once for all edges that need it at the time, and an agent that

@@ -66,7 +66,7 @@ type plane struct {
 	rollout     *rollout.Rollout
 	store       *store.Store
 	feed        *feed.Feed
-	registry    *prometheus.Registry // of the feed
+	registry    *prometheus.Registry // of the feed and the fleet
 	clock       *clock
 	identities  *identity.Registry // nil unless edges may join
 	addr        string
@@ -118,7 +118,7 @@ func startPlaneWith(tb testing.TB, prefix string, cfg planeConfig) *plane {
 	})
 	p.fleetConfig = fleet.Config{
 		Feed: p.feed, Store: p.store, Rollout: p.rollout, FreezeEdges: 3, FreezePercent: 5, MaxEdges: cfg.edges,
-		Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: prometheus.NewRegistry(), Now: p.clock.now,
+		Server: cmp.Or(cfg.server, p.addr), Logger: log, Registerer: p.registry, Now: p.clock.now,
 	}
 	if !cfg.alone {
 		if p.fleetConfig.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -190,6 +190,25 @@ func (p *plane) setting(tb testing.TB, host string) int64 {
 	return repeat(tb, func() (int64, error) {
 		return p.store.ChangeSettings(within(tb, patience), nil, func(s *topologyv1.Settings) { s.SharedHost = host })
 	})
+}
+
+// metric is the value of a metric of the feed or the fleet: the first, or the one whose label is
+// as given.
+func (p *plane) metric(tb testing.TB, name, label string) float64 {
+	tb.Helper()
+	families, err := p.registry.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			if family.GetName() == name && (label == "" || m.Label[0].GetValue() == label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	tb.Fatalf("there is no %s %s", name, label)
+	return 0
 }
 
 // origins makes one step with n origins of an account.

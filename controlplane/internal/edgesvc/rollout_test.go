@@ -303,6 +303,15 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 		fmt.Sprint(r.GetPending()) != "[rest]" {
 		t.Errorf("a wait for all: %v, %v", r, err)
 	}
+	p.clock.forward(30 * time.Minute)
+	for _, e := range p.Edges() {
+		if e.GetLag().AsDuration() != 0 {
+			t.Errorf("within the hold, %s is behind by %v", e.GetId(), e.GetLag().AsDuration())
+		}
+	}
+	if n := p.metric(t, "edgewalk_controlplane_edges", "behind"); n != 0 {
+		t.Errorf("within the hold, %v edges are behind", n)
+	}
 	p.later(t, second)
 	third := p.setting(t, "three")
 	rest.reaches(second)

@@ -451,27 +451,18 @@ func (f *Fleet) Edges() []*topologyv1.Edge {
 	}
 	f.mu.Unlock()
 	now := f.now()
-	view := f.cfg.Feed.View()
 	edges := slices.SortedFunc(maps.Values(best),
 		func(a, b *topologyv1.Edge) int { return cmp.Compare(a.GetId(), b.GetId()) })
 	for _, r := range edges {
 		if frozen := f.cfg.Rollout.Limit(r.GetRegion()).Frozen; frozen != nil {
 			r.FrozenRevision = frozen.Revision
 		}
-		r.Lag = durationpb.New(lag(view, r.GetAppliedRevision(), now))
+		r.Lag = durationpb.New(0)
+		if since := f.cfg.Rollout.BehindSince(r.GetRegion(), r.GetAppliedRevision()); !since.IsZero() {
+			r.Lag = durationpb.New(max(0, now.Sub(since)).Truncate(time.Millisecond))
+		}
 	}
 	return edges
-}
-
-func lag(v *feed.View, applied int64, now time.Time) time.Duration {
-	if v == nil {
-		return 0
-	}
-	since := v.BehindSince(applied)
-	if since.IsZero() {
-		return 0
-	}
-	return max(0, now.Sub(since)).Truncate(time.Millisecond)
 }
 
 func order(a, b bool) int {
@@ -488,7 +479,6 @@ func order(a, b bool) int {
 type summary struct{ connected, lost, behind, rejecting int }
 
 func (f *Fleet) summary() (s summary) {
-	last := f.Revision()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, e := range f.edges {
@@ -497,7 +487,7 @@ func (f *Fleet) summary() (s summary) {
 			continue
 		case e.conn != nil:
 			s.connected++
-			if e.applied < last {
+			if !f.cfg.Rollout.BehindSince(e.hello.GetRegion(), e.applied).IsZero() {
 				s.behind++
 			}
 		default:

@@ -296,6 +296,28 @@ func (r *Rollout) Limit(region string) Limit {
 	return l
 }
 
+// BehindSince returns since when edges of a region that are at a revision have lacked something
+// they may have, but for freezes: a step is theirs once the canary's hold of it is over. It is zero
+// if they lack nothing.
+func (r *Rollout) BehindSince(region string, revision int64) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	current := r.cfg.Feed.View()
+	switch {
+	case current == nil:
+		return time.Time{}
+	case !r.held(region), r.rest != nil && r.rest.History != current.History:
+		return current.BehindSince(revision)
+	case r.rest == nil:
+		return time.Time{}
+	}
+	since := r.rest.BehindSince(revision)
+	if since.IsZero() {
+		return since
+	}
+	return since.Add(r.cfg.CanaryHold)
+}
+
 // held reports whether a region gets steps only after the canary region.
 func (r *Rollout) held(region string) bool {
 	return r.cfg.CanaryRegion != "" && region != r.cfg.CanaryRegion

@@ -5074,7 +5074,8 @@ type Edge struct {
 	PersistedRevision int64 `protobuf:"varint,8,opt,name=persisted_revision,json=persistedRevision,proto3" json:"persisted_revision,omitempty"`
 	// Whether the edge can keep its topology on disk.
 	Durable bool `protobuf:"varint,9,opt,name=durable,proto3" json:"durable,omitempty"`
-	// How long the edge has been behind the topology. 0 s when it is not.
+	// How long the edge has been behind the topology. 0 s when it is not, and while what it lacks is
+	// held for the canary region.
 	Lag *durationpb.Duration `protobuf:"bytes,10,opt,name=lag,proto3" json:"lag,omitempty"`
 	// When the edge last sent something.
 	LastSeen *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
