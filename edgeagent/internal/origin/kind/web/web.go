@@ -3,7 +3,6 @@ package web
 
 import (
 	"cmp"
-	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -262,8 +261,8 @@ func IsPage(r *kind.Reply, asked string) bool {
 	if r.Status != http.StatusOK || !fileExtensions[strings.ToLower(path.Ext(asked))] {
 		return false
 	}
-	content, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return err == nil && content == "text/html"
+	content, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";") // whatever its parameters are
+	return strings.EqualFold(strings.Trim(content, " \t"), "text/html")
 }
 
 // fileExtensions are the extensions of images, videos and fonts, which no server sends as
