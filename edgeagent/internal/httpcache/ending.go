@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
@@ -114,13 +115,26 @@ func (c *Cache) endingReply(q *query, e *ending, left time.Duration, status rfc9
 	return r
 }
 
+// answered returns the status that the last origin that a walk has asked has answered with, and if
+// some had no answer to the question, the last of those. It is 0 if that one did not answer at all.
+func answered(steps []walk.StepReport) (status int) {
+	unclear := false
+	for _, s := range steps {
+		if s.Skipped || s.Request == "" || unclear && s.Outcome != origin.Inconclusive {
+			continue
+		}
+		status, unclear = s.Status, s.Outcome == origin.Inconclusive
+	}
+	return status
+}
+
 const noStore = "no-store"
 
 // plain gives a reply that has no file a body for people.
 func (q *query) plain(r *Reply, status rfc9111.CacheStatus) {
 	text := []byte(strconv.Itoa(r.Status) + " " + http.StatusText(r.Status) + "\n")
 	r.Fields = field.Append(r.Fields, "Content-Type", "text/plain; charset=utf-8")
-	r.Fields = appendStatus(r.Fields, status)
+	r.appendStatus(status)
 	r.Length = int64(len(text))
 	if q.Method != http.MethodHead {
 		r.setBody(part{mem: text})
@@ -139,14 +153,25 @@ func (c *Cache) imageReply(
 	etag := `W/"default-` + image.SHA256 + `"`
 	status.Detail = "default-image"
 	r := &Reply{Status: standIn.Status, Length: image.Length, Outcome: DefaultImage}
+	conditions := rfc9111.Proceed
+	if r.Status == http.StatusOK { // conditions are about what would else be sent with success (RFC 9110 13.2.1)
+		conditions = q.cond.Evaluate(rfc9111.Validators{ETag: etag}, q.now)
+	}
+	if conditions == rfc9111.PreconditionFailed {
+		body.Close()
+		r.Status = http.StatusPreconditionFailed
+		r.Fields = field.Append(r.Fields, "Cache-Control", noStore)
+		q.plain(r, status)
+		return r
+	}
 	r.Fields = field.Append(r.Fields, "Etag", etag)
 	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
-	r.Fields = appendStatus(r.Fields, status)
-	if r.Status == http.StatusOK && q.cond.Evaluate(rfc9111.Validators{ETag: etag}, q.now) == rfc9111.NotModified {
+	if conditions == rfc9111.NotModified {
 		r.Status, r.Length = http.StatusNotModified, -1
 	} else {
 		r.Fields = field.Append(r.Fields, "Content-Type", image.ContentType)
 	}
+	r.appendStatus(status)
 	r.setBody(part{stream: body, closer: body})
 	if r.Status == http.StatusNotModified || q.Method == http.MethodHead {
 		r.Close()
@@ -165,7 +190,7 @@ func (c *Cache) pageReply(q *query, path, cacheControl string, status rfc9111.Ca
 	r := &Reply{Status: http.StatusNotFound, Length: page.Length, Outcome: NotFound}
 	r.Fields = field.Append(r.Fields, "Cache-Control", cacheControl)
 	r.Fields = field.Append(r.Fields, "Content-Type", page.ContentType)
-	r.Fields = appendStatus(r.Fields, status)
+	r.appendStatus(status)
 	r.setBody(part{stream: body, closer: body})
 	if q.Method == http.MethodHead {
 		r.Close()

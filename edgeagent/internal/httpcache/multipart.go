@@ -25,9 +25,9 @@ func (q *query) multipart(a *answer, r *Reply, parts []rfc9111.ByteRange) error 
 	// It must occur in no part (RFC 2046 5.1.1). It is random, so that the author of a file cannot
 	// know it.
 	boundary := "edgewalk-" + rand.Text()
+	a.sentAs(r, http.StatusPartialContent)
 	shown, own := *a.decoded, *a
 	shown.shown, own.decoded = fields, &shown
-	r.Status = http.StatusPartialContent
 	r.Fields = field.Append(q.appendHead(r.Fields, &own, partialContent), "Content-Type",
 		"multipart/byteranges; boundary="+boundary)
 

@@ -166,7 +166,9 @@ type answer struct {
 	from    source
 	verdict rfc9111.Verdict
 	cache   rfc9111.CacheStatus
-	withAge bool
+	// answered is the status that an origin has answered this request with, 0 if none was asked.
+	answered int
+	withAge  bool
 	// fleeting: unless the client reads the body, it will not be stored.
 	fleeting bool
 	// varies: Accept-Encoding decides whether the file is compressed. coding is the coding that it
@@ -180,7 +182,8 @@ type answer struct {
 // respond makes r the reply to q: 200 or a part of it, or 304, 412 or 416. Its error is the
 // source's.
 func (q *query) respond(a *answer, r *Reply) error {
-	r.Status, r.Length, r.Outcome, r.Steps = a.status, a.length, a.outcome, a.steps
+	r.Length, r.Outcome, r.Steps = a.length, a.outcome, a.steps
+	a.sentAs(r, a.status)
 	r.Supplier = supplierID(q, a.supplier)
 	conditions := q.cond.Evaluate(a.vals, q.now)
 	parts, ranged := q.parts(a)
@@ -190,16 +193,18 @@ func (q *query) respond(a *answer, r *Reply) error {
 	}
 	switch conditions {
 	case rfc9111.NotModified:
-		r.Status, r.Length = http.StatusNotModified, -1
+		r.Length = -1
+		a.sentAs(r, http.StatusNotModified)
 		q.head(r, a, noContent)
 		return nil
 	case rfc9111.PreconditionFailed:
-		r.Status, r.Steps = http.StatusPreconditionFailed, nil
+		r.Steps = nil
+		a.sentAs(r, http.StatusPreconditionFailed)
 		q.plain(r, a.cache)
 		return nil
 	}
 	if ranged == rfc9111.RangeUnsatisfiable {
-		r.Status = http.StatusRequestedRangeNotSatisfiable
+		a.sentAs(r, http.StatusRequestedRangeNotSatisfiable)
 		r.Fields = field.AppendFunc(r.Fields, "Content-Range",
 			func(b []byte) []byte { return rfc9111.AppendUnsatisfied(b, a.length) })
 		q.plain(r, a.cache)
@@ -213,7 +218,8 @@ func (q *query) respond(a *answer, r *Reply) error {
 		q.head(r, a, wholeContent)
 	} else {
 		offset, length = parts[0].Start, parts[0].Length
-		r.Status, r.Length = http.StatusPartialContent, length
+		r.Length = length
+		a.sentAs(r, http.StatusPartialContent)
 		q.head(r, a, partialContent)
 		r.Fields = field.AppendFunc(r.Fields, "Content-Range",
 			func(b []byte) []byte { return parts[0].AppendContentRange(b, a.length) })
@@ -224,6 +230,15 @@ func (q *query) respond(a *answer, r *Reply) error {
 	body, err := a.from.open(offset, length)
 	r.setBody(body)
 	return err
+}
+
+// sentAs sets the status of the reply. If an origin has answered with another one, Cache-Status
+// says which (RFC 9211 2.3).
+func (a *answer) sentAs(r *Reply, status int) {
+	r.Status = status
+	if a.answered != 0 && a.answered != status {
+		a.cache.ForwardStatus = a.answered
+	}
 }
 
 // ranges returns the ranges that q names.
@@ -369,6 +384,14 @@ func (q *query) appendOwn(b []byte, a *answer) []byte {
 		b = field.AppendFunc(b, "Age", func(b []byte) []byte { return rfc9111.AppendSeconds(b, a.verdict.Age) })
 	}
 	return appendStatus(b, a.cache)
+}
+
+// appendStatus appends the Cache-Status of a reply that was not made from a file.
+func (r *Reply) appendStatus(s rfc9111.CacheStatus) {
+	if s.ForwardStatus == r.Status {
+		s.ForwardStatus = 0 // it is taken for that without a word (RFC 9211 2.3)
+	}
+	r.Fields = appendStatus(r.Fields, s)
 }
 
 func appendStatus(b []byte, s rfc9111.CacheStatus) []byte {

@@ -283,7 +283,10 @@ func (c *Cache) serveRemembered(q *query) *Reply {
 // copy is gone.
 func (c *Cache) staleOnError(q *query, steps []walk.StepReport) *Reply {
 	r := new(Reply)
-	if c.stored(q, r, Stale, rfc9111.CacheStatus{Forward: rfc9111.ForwardStale, Detail: "stale-if-error"}) != nil {
+	status := rfc9111.CacheStatus{
+		Forward: rfc9111.ForwardStale, ForwardStatus: answered(steps), Detail: "stale-if-error",
+	}
+	if c.stored(q, r, Stale, status) != nil {
 		return nil
 	}
 	r.Steps = steps

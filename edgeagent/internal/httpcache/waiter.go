@@ -170,8 +170,8 @@ func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *
 	a := &w.q.answer
 	*a = answer{
 		decoded: res.decoded, status: res.head.Status, vals: res.vals, length: length, from: from,
-		verdict: res.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), outcome: outcome,
-		steps: res.walk.Steps,
+		verdict: res.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), answered: status,
+		outcome: outcome, steps: res.walk.Steps,
 	}
 	return a
 }
@@ -365,7 +365,9 @@ func (w *waiter) ending() (*Reply, bool) {
 		r := w.c.staleOnError(q, steps)
 		return r, r == nil
 	}
-	r := w.c.endingReply(q, e, e.left(q, w.c.cfg.Now()), rfc9111.CacheStatus{Forward: w.f.forward, Collapsed: w.joined})
+	r := w.c.endingReply(q, e, e.left(q, w.c.cfg.Now()), rfc9111.CacheStatus{
+		Forward: w.f.forward, ForwardStatus: answered(steps), Collapsed: w.joined,
+	})
 	r.Steps = steps
 	return r, false
 }
