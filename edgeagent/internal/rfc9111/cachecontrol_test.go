@@ -107,6 +107,7 @@ func TestCapMaxAge(t *testing.T) {
 		"private, max-age=5":                  "private, max-age=5",
 		`s-maxage="60", no-cache="a, b", x=y`: `s-maxage=15, no-cache="a, b", x=y`,
 		"no-store":                            "no-store, max-age=15",
+		"max-age=60, stale-while-revalidate=600, Stale-If-Error=900": "max-age=15",
 	} {
 		if got := CapMaxAge(in, 15*time.Second); got != want {
 			t.Errorf("CapMaxAge(%q) = %q, want %q", in, got, want)

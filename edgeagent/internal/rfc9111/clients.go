@@ -50,7 +50,8 @@ func CapMaxAge(value string, limit time.Duration) string {
 		var name, arg string
 		var hasValue, quoted bool
 		name, arg, hasValue, quoted, rest = nextDirective(rest)
-		if name == "" || strings.EqualFold(name, "immutable") {
+		switch strings.ToLower(name) {
+		case "", "immutable", "stale-while-revalidate", "stale-if-error": // they let a client use it for longer
 			continue
 		}
 		if b.Len() > 0 {
