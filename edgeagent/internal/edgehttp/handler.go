@@ -326,7 +326,7 @@ func (s *Server) serveFolder(x *exchange) {
 		x.outcome, x.entry.Supplier = outcome(reply.Outcome), reply.Supplier
 		location := "/" + asked.Target.Account.ID + "/"
 		if query != "" {
-			location += "?" + query
+			location += "?" + inURI(query)
 		}
 		x.add("Location", location)
 		x.refuse(http.StatusMovedPermanently, "the file is at "+location)

@@ -3,6 +3,7 @@ package edgehttp
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -203,9 +204,9 @@ func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bo
 	if x.Fields.Has(field.CDNLoop) || !s.secure.holds(root, t.Host, d, x.Now) {
 		return false
 	}
-	location := "https://" + t.Host + s.securePort(authority) + path
+	location := "https://" + t.Host + s.securePort(authority) + inURI(path)
 	if query != "" {
-		location += "?" + query
+		location += "?" + inURI(query)
 	}
 	x.outcome = outcomeRedirect
 	x.add("Location", location)
@@ -218,6 +219,27 @@ func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bo
 		Mem:    []byte(strconv.Itoa(http.StatusPermanentRedirect) + " the file is at " + location + "\n"),
 	})
 	return true
+}
+
+// inURI returns a part of a request target with the bytes escaped that no URI has (RFC 3986 2), as
+// those of text in UTF-8 are. Clients read such bytes of a Location in different ways.
+func inURI(part string) string {
+	strange := func(c byte) bool { return c > '~' || strings.IndexByte("\"<>\\^`{|}", c) >= 0 }
+	for i := range len(part) {
+		if !strange(part[i]) {
+			continue
+		}
+		b := []byte(part[:i])
+		for _, c := range []byte(part[i:]) {
+			if strange(c) {
+				b = fmt.Appendf(b, "%%%02X", c)
+			} else {
+				b = append(b, c)
+			}
+		}
+		return string(b)
+	}
+	return part
 }
 
 // securePort returns the port to name in a redirect. For a client that used the default port of

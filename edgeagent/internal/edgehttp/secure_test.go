@@ -452,6 +452,8 @@ func TestRedirects(t *testing.T) {
 		{"YES.test:80", "/a%20b", "A: b", "308 https://yes.test/a%20b"},
 		{"yes.test:8080", "/a.txt", "A: b", "308 https://yes.test" + port + "/a.txt"},
 		{"yes.test", "http://yes.test/a.txt", "A: b", "308 https://yes.test/a.txt"},
+		{"yes.test", "/caf\xc3\xa9%C3\xa9\\|.txt?x=\"\xe9[]", "A: b",
+			"308 https://yes.test/caf%C3%A9%C3%A9%5C%7C.txt?x=%22%E9[]"},
 		{"yes.test", "/a.txt", "X-Forwarded-Proto: http", "308 https://yes.test/a.txt"},
 		{"yes.test", "/a.txt", "X-Forwarded-Proto: https", "200 "},
 		{"yes.test", "/a.txt", "CDN-Loop: other", "200 "},
