@@ -390,12 +390,14 @@ func leavesAtOnce(r *httpcache.Reply) bool {
 	return r.Stream == nil && r.Length <= 16<<10
 }
 
-// interim returns what passes interim replies on to the client.
+// interim returns what passes interim replies on to the client, without the fields that the
+// endpoint removes or sets.
 func (x *exchange) interim(target *topology.Target) func(int, []byte) {
+	own := ownFields{target.Endpoint.ResponseHeaders, target}
 	return func(status int, fields []byte) {
 		var list []byte
 		for name, value := range field.Fields(fields) {
-			if mayPass(name, target) {
+			if mayPass(name, target) && !own.decides(name) {
 				list = field.Append(list, name, value)
 			}
 		}

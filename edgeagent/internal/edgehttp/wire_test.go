@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
 // dial connects to the edge over plain TCP.
@@ -204,19 +206,29 @@ func TestSlowBodiesLeaveAsTheyCome(t *testing.T) {
 func TestInterimRepliesPass(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, nil)
-	e.apply(acme(newOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+	resources := acme(newOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
 		h.Set("Link", "</a.css>; rel=preload")
+		h.Set("X-Removed", "1")
+		h.Set("X-Own", "1")
 		h.Set("X-Accel-Redirect", "/etc")
 		h.Set("Set-Cookie", "a=b")
 		w.WriteHeader(http.StatusEarlyHints)
 		clear(h)
 		h.Set("Cache-Control", "no-store")
 		io.WriteString(w, fileText)
-	})))
+	}))
+	resources["urlEndpoints/acme/default"] = &topologyv1.UrlEndpoint{
+		Origins: []string{"legacy"},
+		ResponseHeaders: &topologyv1.ResponseHeaders{
+			Remove: []string{"X-Removed"}, Set: map[string]string{"X-Own": "2"},
+		},
+	}
+	e.apply(resources)
 	var reported []string
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-		reported = append(reported, fmt.Sprint(code, h["Link"], h["X-Accel-Redirect"], h["Set-Cookie"]))
+		dropped := len(h["X-Accel-Redirect"]) + len(h["Set-Cookie"]) + len(h["X-Removed"]) + len(h["X-Own"])
+		reported = append(reported, fmt.Sprint(code, h["Link"], dropped))
 		return nil
 	}}
 	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
@@ -238,7 +250,7 @@ func TestInterimRepliesPass(t *testing.T) {
 		}
 		body, err := io.ReadAll(reply.Body)
 		reply.Body.Close()
-		if want := "103 [</a.css>; rel=preload] [] []"; string(body) != fileText || err != nil || len(reported) != 1 ||
+		if want := "103 [</a.css>; rel=preload] 0"; string(body) != fileText || err != nil || len(reported) != 1 ||
 			reported[0] != want {
 			t.Errorf("%s: told %q, then %q, %v", c.url, reported, body, err)
 		}
