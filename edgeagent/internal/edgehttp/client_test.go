@@ -29,6 +29,10 @@ func TestOriginsAreToldWhoAsks(t *testing.T) {
 		{"of a client that lies", true, false, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n",
 			"127.0.0.1 http"},
 		{"of a proxy's client", true, true, "X-Forwarded-For: 192.0.2.9, 192.0.2.1\r\nX-Forwarded-Proto: https\r\n", "192.0.2.1 https"},
+		{"of a proxy's client with its port", true, true, "X-Forwarded-For: 192.0.2.9, 192.0.2.1:4711\r\n",
+			"192.0.2.1 http"},
+		{"of a proxy's client with its port, over IPv6", true, true, "X-Forwarded-For: [2001:db8::1]:4711\r\n",
+			"2001:db8::1 http"},
 		{"of a proxy's client with odd words", true, true, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: gopher\r\n", "192.0.2.1 http"},
 		{"of a proxy that speaks for itself", true, true, "", "127.0.0.1 http"},
 	} {

@@ -495,13 +495,21 @@ func (s *Server) client(x *front.Exchange) netip.Addr {
 	}
 	hops := strings.Split(x.Fields.List(field.XForwardedFor), ",")
 	for i := len(hops) - 1; i >= 0 && contains(s.cfg.TrustedProxies, client); i-- {
-		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		next, err := parseHop(strings.TrimSpace(hops[i]))
 		if err != nil {
 			break
 		}
 		client = next.Unmap().WithZone("")
 	}
 	return client
+}
+
+// parseHop reads an address of X-Forwarded-For. Some proxies write the client's port behind it.
+func parseHop(hop string) (netip.Addr, error) {
+	if withPort, err := netip.ParseAddrPort(hop); err == nil {
+		return withPort.Addr(), nil
+	}
+	return netip.ParseAddr(hop)
 }
 
 // newRequestID returns a random id, by which a reply can be found in the log.
