@@ -33,6 +33,8 @@ func TestOriginsAreToldWhoAsks(t *testing.T) {
 			"192.0.2.1 http"},
 		{"of a proxy's client with its port, over IPv6", true, true, "X-Forwarded-For: [2001:db8::1]:4711\r\n",
 			"2001:db8::1 http"},
+		{"of a client of several proxies", true, true, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http, HTTPS\r\n",
+			"192.0.2.1 https"},
 		{"of a proxy's client with odd words", true, true, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: gopher\r\n", "192.0.2.1 http"},
 		{"of a proxy that speaks for itself", true, true, "", "127.0.0.1 http"},
 	} {

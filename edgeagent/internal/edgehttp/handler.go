@@ -476,9 +476,8 @@ func (s *Server) speaksFor(x *exchange, t *topology.Target) httpcache.Client {
 		scheme = "https"
 	}
 	if contains(s.cfg.TrustedProxies, x.Conn.Remote.Addr().Unmap()) {
-		last := ""
-		for last = range x.Fields.Values(field.XForwardedProto) {
-		}
+		list := x.Fields.List(field.XForwardedProto)
+		last := strings.ToLower(strings.TrimSpace(list[strings.LastIndexByte(list, ',')+1:]))
 		if last == "http" || last == "https" {
 			scheme = last
 		}

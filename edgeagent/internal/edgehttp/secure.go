@@ -196,8 +196,8 @@ func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bo
 	if own := root.Certificate(d, x.Now); own != nil && own.Proxied {
 		return false
 	}
-	for scheme := range x.Fields.Values(field.XForwardedProto) {
-		if strings.EqualFold(scheme, "https") {
+	for scheme := range strings.SplitSeq(x.Fields.List(field.XForwardedProto), ",") {
+		if strings.EqualFold(strings.TrimSpace(scheme), "https") {
 			return false
 		}
 	}

@@ -456,6 +456,7 @@ func TestRedirects(t *testing.T) {
 			"308 https://yes.test/caf%C3%A9%C3%A9%5C%7C.txt?x=%22%E9[]"},
 		{"yes.test", "/a.txt", "X-Forwarded-Proto: http", "308 https://yes.test/a.txt"},
 		{"yes.test", "/a.txt", "X-Forwarded-Proto: https", "200 "},
+		{"yes.test", "/a.txt", "X-Forwarded-Proto: https,HTTPS", "200 "},
 		{"yes.test", "/a.txt", "CDN-Loop: other", "200 "},
 		{"yes.test", "/.well-known/acme-challenge/abc", "A: b", "404 "},
 		{"allow.test", "/a.txt", "A: b", "200 "},
