@@ -3,6 +3,7 @@ package origin
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -332,7 +333,8 @@ func (x *exchange) succeeded() { x.health.record(x.by.address(), true) }
 // retryAfter reads a Retry-After: a number of seconds or a date (RFC 9110 10.2.3). It returns 0 for
 // what it cannot read.
 func retryAfter(value string, now time.Time) time.Duration {
-	if seconds, err := strconv.Atoi(value); err == nil {
+	seconds, err := strconv.Atoi(value)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // beyond its range it is the end of that
 		return time.Duration(min(max(seconds, 0), 86400)) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {

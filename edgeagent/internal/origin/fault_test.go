@@ -339,6 +339,7 @@ func TestRetryAfter(t *testing.T) {
 	now := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
 		"": 0, "0": 0, "7": 7 * time.Second, "-1": 0, "soon": 0, "99999999": 24 * time.Hour,
+		"99999999999999999999": 24 * time.Hour, "-99999999999999999999": 0,
 		"Thu, 02 Jan 2025 03:04:15 GMT": 10 * time.Second, "Thu, 02 Jan 2025 03:04:00 GMT": 0,
 	} {
 		if got := retryAfter(value, now); got != want {
