@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -28,9 +29,7 @@ type origin struct {
 func newOrigin(t testing.TB, files map[string]string) *origin {
 	t.Helper()
 	o := &origin{files: map[string]string{}, asked: map[string]int{}}
-	for path, body := range files {
-		o.files[path] = body
-	}
+	maps.Copy(o.files, files)
 	server := httptest.NewServer(o)
 	t.Cleanup(server.Close)
 	o.url = server.URL

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -289,11 +290,7 @@ func (a *Authority) Orders(name string) int {
 func (a *Authority) AllOrders() map[string]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := make(map[string]int, len(a.orders))
-	for name, n := range a.orders {
-		all[name] = n
-	}
-	return all
+	return maps.Clone(a.orders)
 }
 
 // Requests is how many requests there were for something; see [Authority.Before].

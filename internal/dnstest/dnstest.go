@@ -389,7 +389,7 @@ func (n *Network) zoneOf(name string) *zone {
 
 func (n *Network) authoritative(to *reply, server, name, kind string) {
 	z := n.zoneOf(name)
-	if z == nil || z.records[server] == nil && !z.has(server) {
+	if z == nil || z.records[server] == nil && !slices.Contains(z.servers, server) {
 		to.head.RCode = dnsmessage.RCodeRefused
 		return
 	}
@@ -403,15 +403,6 @@ func (n *Network) authoritative(to *reply, server, name, kind string) {
 	}
 	to.head.Authoritative = true
 	to.from(z, z.records[server], name, kind)
-}
-
-func (z *zone) has(server string) bool {
-	for _, one := range z.servers {
-		if one == server {
-			return true
-		}
-	}
-	return false
 }
 
 // recurse follows CNAME records from zone to zone, as of the first server of each.

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"maps"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -99,9 +100,7 @@ func (w *world) add(states ...*AccountState) {
 		v := s.View()
 		w.shared = v.shared
 		w.accounts[s.ID] = v.account
-		for name, d := range v.domains {
-			w.domains[name] = d
-		}
+		maps.Copy(w.domains, v.domains)
 	}
 }
 

@@ -52,12 +52,9 @@ func SplitHost(raw string) (host, port string, err error) {
 	if strings.HasPrefix(raw, "[") {
 		return splitIPv6(raw)
 	}
-	host = raw
-	if i := strings.IndexByte(raw, ':'); i >= 0 {
-		host, port = raw[:i], raw[i+1:]
-		if !validPort(port) {
-			return "", "", errHostPort
-		}
+	host, port, found := strings.Cut(raw, ":")
+	if found && !validPort(port) {
+		return "", "", errHostPort
 	}
 	host, err = CanonicalName(host)
 	return host, port, err

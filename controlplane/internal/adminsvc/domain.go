@@ -298,8 +298,7 @@ func (s domains) CreateCustomDomain(
 			return d.putDomain(id, next)
 		},
 	)
-	var claimed *store.ClaimedError
-	if errors.As(err, &claimed) {
+	if claimed, ok := errors.AsType[*store.ClaimedError](err); ok {
 		return nil, domainClaimed(claimed, "custom_domain.domain")
 	}
 	if err != nil {

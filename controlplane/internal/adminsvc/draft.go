@@ -620,8 +620,8 @@ func requestField(name string) string {
 
 // under names the faults of an error below a field.
 func under(field string, err error) error {
-	var f *failure
-	if !errors.As(err, &f) {
+	f, ok := errors.AsType[*failure](err)
+	if !ok {
 		return err
 	}
 	for i := range f.fields {

@@ -228,23 +228,21 @@ func alreadyExists(name string) *failure {
 // toFailure classifies an error. One that it does not know is internal, and its text goes to the
 // log only.
 func toFailure(err error) *failure {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
 	for _, k := range errorKinds {
 		if !errors.Is(err, k.err) {
 			continue
 		}
-		f = &failure{kind: k.kind, text: k.text, cause: err}
+		f := &failure{kind: k.kind, text: k.text, cause: err}
 		if f.text == "" {
 			f.text = err.Error()
 		}
 		if k.err == store.ErrUnavailable {
 			f.text += because(err)
 		}
-		var large *store.TooLargeError
-		if errors.As(err, &large) {
+		if large, ok := errors.AsType[*store.TooLargeError](err); ok {
 			f.text = large.Error()
 			f.facts = map[string]string{
 				"resources": fmt.Sprint(large.Resources), "maxResources": fmt.Sprint(store.MaxResources),

@@ -159,8 +159,8 @@ func leaveEqual[M message](t *table[M]) {
 
 // unreached names the field of a revision that the history does not reach.
 func unreached(field string, err error) error {
-	var reach *store.HistoryError
-	if !errors.As(err, &reach) {
+	reach, ok := errors.AsType[*store.HistoryError](err)
+	if !ok {
 		return err
 	}
 	f := fail(kindOutOfRange, "%s: %v", field, reach)

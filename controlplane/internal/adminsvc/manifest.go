@@ -77,8 +77,7 @@ func (s manifests) ApplyManifest(
 		resp.Changes = m.changes(d)
 		return nil
 	})
-	var claimed *store.ClaimedError
-	if errors.As(err, &claimed) {
+	if claimed, ok := errors.AsType[*store.ClaimedError](err); ok {
 		return nil, m.locate(domainClaimed(claimed, m.fieldOf(claimed.Domain)))
 	}
 	if err != nil {

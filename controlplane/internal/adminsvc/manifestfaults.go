@@ -15,8 +15,8 @@ import (
 
 // textError turns the mistakes of a text into an error with a violation for each.
 func textError(err error) error {
-	var mistakes manifest.Errors
-	if !errors.As(err, &mistakes) {
+	mistakes, ok := errors.AsType[manifest.Errors](err)
+	if !ok {
 		return err
 	}
 	f := &failure{kind: kindInvalidManifest, text: mistakes[0].Error(), cause: err}
@@ -96,8 +96,7 @@ func (m *source) check() error {
 // checkEntryEtag is checkEtag for the entry at a place in a manifest.
 func checkEntryEtag(place, given, name string, modRevision int64) error {
 	err := checkEtag(given, name, modRevision)
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		f.fields = []fieldFault{{place + ".etag", f.text}}
 	}
 	return err

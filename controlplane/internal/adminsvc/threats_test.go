@@ -90,7 +90,7 @@ func (a *attack) run(t *testing.T, script string) string {
 	t.Helper()
 	var out strings.Builder
 	inAnswer := false
-	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSuffix(script, "\n"), "\n") {
 		m := request.FindStringSubmatch(line)
 		act, acts := strings.CutPrefix(line, "> ")
 		switch {

@@ -45,7 +45,7 @@ var request = regexp.MustCompile(`^([A-Z][A-Za-z]+) (\{.*)$`)
 func (c *conversation) run(t *testing.T, script string) string {
 	var out strings.Builder
 	inRequest := false
-	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSuffix(script, "\n"), "\n") {
 		m := request.FindStringSubmatch(line)
 		switch {
 		case m != nil:

@@ -34,8 +34,7 @@ func (s domains) UploadCertificate(
 			Roots: s.roots,
 		},
 	)
-	var refused *certificate.Error
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*certificate.Error](err); ok {
 		f := invalid(string(refused.Field), "%s", refused.Text)
 		f.resource = key.Name()
 		return nil, f

@@ -61,8 +61,8 @@ var requestFilter = protovalidate.FilterFunc(func(m protoreflect.Message, d prot
 // validate checks a message by its annotations. Fields at fault are named below prefix, each once.
 func (s *Service) validate(prefix string, m proto.Message, opts ...protovalidate.ValidationOption) error {
 	err := s.validator.Validate(m, opts...)
-	var broken *protovalidate.ValidationError
-	if !errors.As(err, &broken) {
+	broken, ok := errors.AsType[*protovalidate.ValidationError](err)
+	if !ok {
 		return err
 	}
 	var faults []fieldFault

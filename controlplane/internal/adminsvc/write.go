@@ -160,8 +160,7 @@ func notWritten(err error, account, request string) error {
 
 // because is the reason that the store gives, as part of a sentence.
 func because(err error) string {
-	var lost *store.UnavailableError
-	if errors.As(err, &lost) && lost.Reason != "" {
+	if lost, ok := errors.AsType[*store.UnavailableError](err); ok && lost.Reason != "" {
 		return " (" + lost.Reason + ")"
 	}
 	return ""

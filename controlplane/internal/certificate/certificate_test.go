@@ -341,8 +341,8 @@ func TestRefusals(t *testing.T) {
 			t.Parallel()
 			cert, key := c.upload()
 			_, err := certificate.Parse(cert, key, options(root, "a.example.com"))
-			var refused *certificate.Error
-			if !errors.As(err, &refused) || refused.Field != c.field || !strings.Contains(refused.Text, c.says) {
+			refused, ok := errors.AsType[*certificate.Error](err)
+			if !ok || refused.Field != c.field || !strings.Contains(refused.Text, c.says) {
 				t.Errorf("%v, want one about %s with %q", err, c.field, c.says)
 			}
 			if err != nil && strings.Contains(err.Error(), "secret") {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -96,9 +97,7 @@ func TestBackToAFormThatWasSent(t *testing.T) {
 		{"/ui/a/acme/purges", "text", "one", "two", url.Values{"do": {"purge"}, "scope": {"tag"}}},
 	} {
 		form := hidden(b.get(t, one.page))
-		for name, values := range one.rest {
-			form[name] = values
-		}
+		maps.Copy(form, one.rest)
 		form.Set(one.field, one.first)
 		for range 2 {
 			if a := b.post(t, one.page, form); a.code != http.StatusSeeOther {
@@ -280,9 +279,7 @@ func TestWarningsAreShown(t *testing.T) {
 		},
 	} {
 		form := hidden(b.get(t, page))
-		for name, values := range one.form {
-			form[name] = values
-		}
+		maps.Copy(form, one.form)
 		a := b.post(t, page, form)
 		if a.code != http.StatusSeeOther {
 			t.Fatalf("%s: %d: %s", page, a.code, a.text)

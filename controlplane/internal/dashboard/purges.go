@@ -63,7 +63,7 @@ func (v *purgesView) flags() string {
 	switch v.Scope {
 	case "urls":
 		var b strings.Builder
-		for _, u := range strings.Fields(v.Text) {
+		for u := range strings.FieldsSeq(v.Text) {
 			b.WriteString(" --url " + shell(u, ""))
 		}
 		if b.Len() == 0 {

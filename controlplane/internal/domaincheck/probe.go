@@ -166,8 +166,7 @@ func notAnswered(err error, scheme string) (AddressKind, string) {
 		port := map[string]string{"http": "80", "https": "443"}[scheme]
 		return AddressForeign, "nothing listens at its port " + port
 	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return AddressSilent, "it cannot be reached from here"
 	}
 	return AddressForeign, "it does not answer with " + strings.ToUpper(scheme)

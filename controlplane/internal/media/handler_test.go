@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -107,9 +108,7 @@ func TestHandler(t *testing.T) {
 	auth := map[string]string{"Authorization": "Bearer edge-token", RevisionHeader: fmt.Sprint(revision)}
 	with := func(more ...string) map[string]string {
 		h := map[string]string{}
-		for k, v := range auth {
-			h[k] = v
-		}
+		maps.Copy(h, auth)
 		for i := 0; i < len(more); i += 2 {
 			h[more[i]] = more[i+1]
 		}

@@ -483,8 +483,7 @@ func (c *contentCheck) duration(text, at string) string {
 // badJSON says where a text stops being JSON.
 func badJSON(body []byte, err error) error {
 	at := len(body)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		at = int(syntax.Offset)
 	}
 	before := body[:min(at, len(body))]

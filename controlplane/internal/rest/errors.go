@@ -116,8 +116,8 @@ var quotedField = regexp.MustCompile(`field "([^"]+)"`)
 // withReason returns the status of an error. An error without a reason of the admin API gets one by
 // its code.
 func withReason(ctx context.Context, err error) *status.Status {
-	var wrapped *runtime.HTTPStatusError // what is escaped wrongly in a path
-	if errors.As(err, &wrapped) {
+	// What is escaped wrongly in a path.
+	if wrapped, ok := errors.AsType[*runtime.HTTPStatusError](err); ok {
 		err = status.Error(codes.InvalidArgument, wrapped.Err.Error())
 	}
 	s := status.Convert(err)

@@ -196,8 +196,7 @@ func (c content) fill(p []byte) (n int, err error) {
 
 // broken says why content did not come whole.
 func broken(err error) error {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return refused(codes.DeadlineExceeded, "CONTENT_TIMEOUT", fmt.Sprintf(
 			"no more of the content has come for %s; nothing of it was kept", progress))
 	}

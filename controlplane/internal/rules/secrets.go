@@ -103,9 +103,7 @@ func MergeSecrets(
 		}
 	}
 	// What is given for a field that next has no room for is kept for Check to refuse.
-	for path, value := range given {
-		merged[path] = value
-	}
+	maps.Copy(merged, given)
 	slices.Sort(required)
 	return merged, required
 }

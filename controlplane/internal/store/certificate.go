@@ -216,10 +216,8 @@ func (s *Store) putCertificate(ctx context.Context, p *plan, c Certificate) erro
 
 // hasDomain returns [ErrNotFound] unless there is a domain of a uid after the plan.
 func (p *plan) hasDomain(key topology.Key, uid string) error {
-	for _, deleted := range p.deletes {
-		if deleted == key {
-			return fmt.Errorf("domain %q: %w", key.ID, ErrNotFound)
-		}
+	if slices.Contains(p.deletes, key) {
+		return fmt.Errorf("domain %q: %w", key.ID, ErrNotFound)
 	}
 	record, ok := p.state.record(key)
 	if !ok || topology.UID(key.ID, record.CreateRevision) != uid {

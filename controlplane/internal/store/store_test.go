@@ -175,8 +175,8 @@ func TestWriteIsRefused(t *testing.T) {
 			if !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
-			var large *store.TooLargeError
-			if errors.As(err, &large) && !strings.Contains(err.Error(), fmt.Sprint(large.Resources)) {
+			large, ok := errors.AsType[*store.TooLargeError](err)
+			if ok && !strings.Contains(err.Error(), fmt.Sprint(large.Resources)) {
 				t.Errorf("%q does not name the size", err)
 			}
 		})

@@ -97,7 +97,7 @@ func (s *Store) DryRun(ctx context.Context, account string, decide func(*State) 
 		return err
 	}
 	_, err = s.plan(ctx, state, RequestID{}, s.keys.request(account, "dry"), rand.Text(), true, decide)
-	if many := new(tooManyToSeal); errors.As(err, &many) {
+	if _, many := errors.AsType[*tooManyToSeal](err); many {
 		return nil // a write seals them first
 	}
 	return err
@@ -136,8 +136,7 @@ func (s *Store) write(
 				continue
 			}
 		}
-		var many *tooManyToSeal
-		if errors.As(err, &many) {
+		if many, ok := errors.AsType[*tooManyToSeal](err); ok {
 			if _, err = s.sealAccount(ctx, account, many.keyset, func(int) {}); err == nil && pause.wait(ctx) == nil {
 				continue
 			}

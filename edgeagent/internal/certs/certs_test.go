@@ -89,7 +89,7 @@ func (w *world) issue(name string) *topology.Certificate {
 	pair := w.authority.Issue([]string{name})
 	chain := &topologyv1.Chain{Certificates: [][]byte{w.authority.Cert.Raw}}
 	chainID := topology.ChainOf(chain)
-	id := topology.CertificateID([]byte(fmt.Sprintf("%-16.16s", fmt.Sprint(w.revision, name))))
+	id := topology.CertificateID(fmt.Appendf(nil, "%-16.16s", fmt.Sprint(w.revision, name)))
 	sealed, err := topology.SealKeyPair(w.ring, "default", "acme", id,
 		&topologyv1.KeyPair{Leaf: pair.Leaf.Raw, Key: pair.PKCS8(w.tb)})
 	if err != nil {

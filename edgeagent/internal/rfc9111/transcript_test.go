@@ -76,7 +76,7 @@ func duration(t *testing.T, s string) time.Duration {
 
 func parsePolicy(t *testing.T, s string) cachepolicy.Policy {
 	p := cachepolicy.Default()
-	for _, field := range strings.Fields(s) {
+	for field := range strings.FieldsSeq(s) {
 		name, value, _ := strings.Cut(field, "=")
 		switch name {
 		case "mode":

@@ -31,8 +31,7 @@ func sample(ctx context.Context, s *StepReport, r *origin.Response) bool {
 	switch {
 	case err != nil && !late:
 		why, advice := "it is not what its Content-Encoding says", "correct the file, or its Content-Encoding"
-		var broken *origin.BodyError
-		if errors.As(err, &broken) {
+		if broken, ok := errors.AsType[*origin.BodyError](err); ok {
 			why, advice = broken.Detail, broken.Advice
 		}
 		s.Detail += fmt.Sprintf(", but the body breaks after %d bytes: %s", n, why)

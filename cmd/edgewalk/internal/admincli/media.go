@@ -295,7 +295,7 @@ func replaceFile(target string, mode fs.FileMode, write func(io.Writer) error) e
 		}
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(target), ".edgewalk-*") // with mode 0600
-	if failed := new(fs.PathError); errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("write %s: %w", target, failed.Err) // Its path is one that nobody typed.
 	} else if err != nil {
 		return err

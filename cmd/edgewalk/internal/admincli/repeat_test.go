@@ -90,8 +90,7 @@ func TestAWriteOfUnknownOutcomeIsRepeated(t *testing.T) {
 				if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("got %v, want %q", err, tt.want)
 				}
-				var own *apiError
-				if errors.As(err, &own) && !strings.Contains(err.Error(), ids[0]) {
+				if _, own := errors.AsType[*apiError](err); own && !strings.Contains(err.Error(), ids[0]) {
 					t.Errorf("%v does not name %s", err, ids[0])
 				}
 			})

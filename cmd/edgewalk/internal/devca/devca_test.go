@@ -160,8 +160,8 @@ func TestRefusals(t *testing.T) {
 	} {
 		w.answer = test.answer
 		_, err := w.order(t, test.name, test.requested)
-		var problem acme.Problem
-		if !errors.As(err, &problem) || !strings.HasSuffix(problem.Type, ":"+test.want) {
+		problem, ok := errors.AsType[acme.Problem](err)
+		if !ok || !strings.HasSuffix(problem.Type, ":"+test.want) {
 			t.Errorf("%s with a request for %s: %v, want %s", test.name, test.requested, err, test.want)
 		}
 	}
@@ -220,8 +220,8 @@ func TestRootIsConstrained(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(w.root)
 	_, err = cert.Verify(x509.VerifyOptions{DNSName: "www.example.com", Roots: roots})
-	var invalid x509.CertificateInvalidError
-	if !errors.As(err, &invalid) || invalid.Reason != x509.CANotAuthorizedForThisName {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	if !ok || invalid.Reason != x509.CANotAuthorizedForThisName {
 		t.Errorf("another name: %v", err)
 	}
 }
