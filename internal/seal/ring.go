@@ -47,13 +47,6 @@ func (r *Ring) Keyset(name string) *Keyset {
 	return r.keysets[name]
 }
 
-// With returns the ring with another keyset under a name.
-func (r *Ring) With(name string, keys *Keyset) *Ring {
-	next := NewRing(r.epoch, r.keysets)
-	next.keysets[name] = keys
-	return next
-}
-
 // Only returns the ring with the named keysets alone.
 func (r *Ring) Only(has func(name string) bool) *Ring {
 	next := NewRing(r.Epoch(), nil)

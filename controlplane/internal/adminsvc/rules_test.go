@@ -409,7 +409,11 @@ func TestSecretsStayInside(t *testing.T) {
 		t.Errorf("the log holds a secret: …%s", r.log.String()[max(0, i-300):i+30])
 	}
 	stored := 0
-	if _, err := r.store.Load(t.Context(), func(records []topology.Record) error {
+	_, now, err := r.store.Get(t.Context(), topology.Key{Kind: topology.KindAccounts, Account: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.store.LoadAt(t.Context(), now, func(records []topology.Record) error {
 		for _, record := range records {
 			if record.Key.Kind == topology.KindOriginSecrets {
 				stored++

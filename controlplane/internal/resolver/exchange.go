@@ -241,7 +241,7 @@ func readRecord(p *dnsmessage.Parser, head dnsmessage.ResourceHeader) (r Record,
 	if head.Class != dnsmessage.ClassINET {
 		return r, false, nil
 	}
-	r = Record{Name: nameOf(head.Name), TTL: time.Duration(head.TTL) * time.Second, Type: kindName(head.Type)}
+	r = Record{Name: nameOf(head.Name), Type: kindName(head.Type)}
 	switch head.Type {
 	case dnsmessage.TypeA:
 		a, err := p.AResource()

@@ -165,7 +165,6 @@ type Record struct {
 	Addr netip.Addr
 	// CAA is that of CAA records.
 	CAA CAA
-	TTL time.Duration
 }
 
 // String is `name TYPE value`.
@@ -236,16 +235,6 @@ func (a *Answer) Lacking(record Record) (names []string) {
 		}
 	}
 	return names
-}
-
-// Agree reports whether all servers that answered say the same.
-func (a *Answer) Agree() bool {
-	for _, r := range a.Records {
-		if len(a.Lacking(r)) > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func (r Record) same(other Record) bool {

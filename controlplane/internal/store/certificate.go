@@ -346,7 +346,7 @@ func (s *Store) forgetChains(ctx context.Context, unused map[string]time.Time) e
 		return err
 	}
 	used := make(map[string]bool)
-	_, err = s.load(ctx, s.keys.kind(topology.KindCertificates), func(records []topology.Record) error {
+	_, err = s.LoadKind(ctx, topology.KindCertificates, func(records []topology.Record) error {
 		for _, record := range records {
 			if c, err := topology.CompileCertificate(record); err == nil {
 				used[c.Chain.String()] = true

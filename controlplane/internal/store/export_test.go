@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 // What tests of faults reach into: single jobs of Run, and the database below the store.
@@ -33,6 +35,15 @@ func (s *Store) Keys(ctx context.Context, prefix string) ([]string, error) {
 		keys = append(keys, string(kv.Key[len(s.keys.prefix):]))
 	}
 	return keys, nil
+}
+
+// Load hands every record that edges see to each, as they are now.
+func (s *Store) Load(ctx context.Context, each func([]topology.Record) error) error {
+	now, err := s.get(ctx, s.keys.meta("schema"))
+	if err != nil {
+		return err
+	}
+	return s.LoadAt(ctx, now.Header.Revision, each)
 }
 
 // Compact makes etcd forget all history, or does nothing where there was no write since the last

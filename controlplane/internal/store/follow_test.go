@@ -166,7 +166,7 @@ func (m *mirror) check(s *store.Store) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := 0
-	_, err := s.Load(m.t.Context(), func(records []topology.Record) error {
+	err := s.Load(m.t.Context(), func(records []topology.Record) error {
 		for _, record := range records {
 			n++
 			held := m.records[record.Key]

@@ -16,31 +16,23 @@ import (
 // loadPage is how many records one request reads from a server that cannot stream.
 const loadPage = 1000
 
-// Load hands every record that edges see, in parts and in the order of keys, to each, all as they
-// were at the revision that it returns. What is not ours is left out. An error of each ends it.
-func (s *Store) Load(ctx context.Context, each func([]topology.Record) error) (revision int64, err error) {
-	return s.load(ctx, s.keys.cfg(), each)
-}
-
-// LoadKind hands every record of a kind, as Load does.
-func (s *Store) LoadKind(
-	ctx context.Context, kind topology.Kind, each func([]topology.Record) error,
-) (revision int64, err error) {
-	return s.load(ctx, s.keys.kind(kind), each)
-}
-
-// LoadAt hands every record that edges see, as Load does, as they were at a revision. It returns
-// [ErrCompacted] when that is no longer kept.
+// LoadAt hands every record that edges see, in parts and in the order of keys, to each, all as they
+// were at a revision. What is not ours is left out. An error of each ends it. It returns
+// [ErrCompacted] when the revision is no longer kept.
 func (s *Store) LoadAt(ctx context.Context, revision int64, each func([]topology.Record) error) error {
 	return s.loadAt(ctx, s.keys.cfg(), revision, each)
 }
 
-func (s *Store) load(ctx context.Context, prefix string, each func([]topology.Record) error) (int64, error) {
+// LoadKind hands every record of a kind, as LoadAt does, as they were at the revision that it
+// returns.
+func (s *Store) LoadKind(
+	ctx context.Context, kind topology.Kind, each func([]topology.Record) error,
+) (revision int64, err error) {
 	now, err := s.get(ctx, s.keys.meta("schema"))
 	if err != nil {
 		return 0, fmt.Errorf("read revision: %w", err)
 	}
-	return now.Header.Revision, s.loadAt(ctx, prefix, now.Header.Revision, each)
+	return now.Header.Revision, s.loadAt(ctx, s.keys.kind(kind), now.Header.Revision, each)
 }
 
 // loadAt reads all below a prefix as it was at a revision.

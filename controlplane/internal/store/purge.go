@@ -112,7 +112,7 @@ func decodePurge(record topology.Record) (*topologyv1.Purge, error) {
 func (s *Store) sweepPurges(ctx context.Context) error {
 	oldest := s.now().Add(-purgesKept)
 	due := make(map[string][]topology.Record)
-	_, err := s.load(ctx, s.keys.kind(topology.KindPurges), func(records []topology.Record) error {
+	_, err := s.LoadKind(ctx, topology.KindPurges, func(records []topology.Record) error {
 		for _, record := range records {
 			purge, err := decodePurge(record)
 			if err != nil {

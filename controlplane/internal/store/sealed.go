@@ -420,7 +420,7 @@ func (s *Store) sealAll(ctx context.Context, progress func(sealed int)) error {
 // dueForSealing are the accounts with secrets that are to be sealed, or sealed again.
 func (s *Store) dueForSealing(ctx context.Context) ([]string, error) {
 	keysets := make(map[string]string)
-	_, err := s.load(ctx, s.keys.kind(topology.KindAccounts), func(records []topology.Record) error {
+	_, err := s.LoadKind(ctx, topology.KindAccounts, func(records []topology.Record) error {
 		for _, record := range records {
 			if account, err := decodeAccount(record); err == nil && len(account.GetPools()) > 0 {
 				keysets[record.Key.Account] = keysetOf(account.GetPools())
@@ -432,7 +432,7 @@ func (s *Store) dueForSealing(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	due := make(map[string]bool)
-	_, err = s.load(ctx, s.keys.kind(topology.KindOriginSecrets), func(records []topology.Record) error {
+	_, err = s.LoadKind(ctx, topology.KindOriginSecrets, func(records []topology.Record) error {
 		for _, record := range records {
 			stored := new(topologyv1.OriginSecrets)
 			keyset := cmp.Or(keysets[record.Key.Account], DefaultKeyset)

@@ -125,14 +125,6 @@ func (s *Store) Status(ctx context.Context) (Status, error) {
 	return all, nil
 }
 
-// Trouble is what was last found to be wrong with etcd's space; see [Status.Trouble]. Run looks.
-func (s *Store) Trouble() string {
-	if status := s.status.Load(); status != nil {
-		return status.Trouble()
-	}
-	return ""
-}
-
 func (s *Store) measure(ctx context.Context) error {
 	now, err := s.Status(ctx)
 	if err != nil {

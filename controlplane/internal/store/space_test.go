@@ -69,7 +69,12 @@ func TestFullDatabase(t *testing.T) {
 	if err := s.Measure(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if trouble := s.Trouble(); !strings.Contains(trouble, "NOSPACE") || !strings.Contains(trouble, "etcdctl defrag") {
+	status, err := s.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	trouble := status.Trouble()
+	if !strings.Contains(trouble, "NOSPACE") || !strings.Contains(trouble, "etcdctl defrag") {
 		t.Errorf("trouble: %q", trouble)
 	}
 	eventually(t, func() bool { return m.at() == last })

@@ -32,11 +32,6 @@ const (
 	PreconditionFailed
 )
 
-// Any reports whether the request has a precondition that [Conditions.Evaluate] looks at.
-func (c Conditions) Any() bool {
-	return c.IfNoneMatch != "" || c.IfModifiedSince != "" || c.IfMatch != "" || c.IfUnmodifiedSince != ""
-}
-
 // Evaluate applies RFC 9110 13.2.2 to a reply that would be a 200. If-Modified-Since matches only
 // the very date that is stored, because the file behind a URL may change its supplier and then have
 // an older date.
