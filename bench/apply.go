@@ -57,7 +57,7 @@ func apply(ctx context.Context, b *bench) error {
 // grow brings the fleet to n edges that serve the account.
 func (f *fleet) grow(ctx context.Context, n int, o *origin) error {
 	for len(f.edges) < n {
-		if _, err := f.startEdge(fmt.Sprintf("edge-%02d", len(f.edges)), noCore, "--cache-size", "64MiB"); err != nil {
+		if _, err := f.startEdge(fmt.Sprintf("edge-%02d", len(f.edges)), "--cache-size", "64MiB"); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (t *applyTimes) series() []series {
 func (f *fleet) changes(ctx context.Context, count int) (*applyTimes, error) {
 	var clients []*client
 	for _, e := range f.edges {
-		c, err := dial(e.http, benchHost)
+		c, err := dial(e.http)
 		if err != nil {
 			return nil, err
 		}

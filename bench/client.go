@@ -13,7 +13,6 @@ import (
 type client struct {
 	conn net.Conn
 	in   *bufio.Reader
-	host string
 	out  []byte // the request
 	head []byte // of the reply
 }
@@ -29,12 +28,12 @@ type reply struct {
 // clientTimeout bounds one request.
 const clientTimeout = 60 * time.Second
 
-func dial(address, host string) (*client, error) {
+func dial(address string) (*client, error) {
 	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn: conn, in: bufio.NewReaderSize(conn, 16<<10), host: host}, nil
+	return &client{conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}, nil
 }
 
 func (c *client) close() { c.conn.Close() }
@@ -57,7 +56,7 @@ func (c *client) skip(length int64) error {
 // begin asks for a path and returns when the first byte of the body is there. The caller reads
 // r.length bytes from c.in.
 func (c *client) begin(path string) (r reply, err error) {
-	c.out = fmt.Appendf(c.out[:0], "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, c.host)
+	c.out = fmt.Appendf(c.out[:0], "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, benchHost)
 	start := time.Now()
 	c.conn.SetDeadline(start.Add(clientTimeout))
 	if _, err := c.conn.Write(c.out); err != nil {

@@ -70,7 +70,7 @@ func (b *bench) crowd(ctx context.Context, p *peer, o *origin, path string) (*cr
 		}
 	}()
 	for range b.count {
-		c, err := dial(p.http, benchHost)
+		c, err := dial(p.http)
 		if err != nil {
 			return nil, err
 		}

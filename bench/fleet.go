@@ -107,8 +107,8 @@ func (f *fleet) runControlPlane(ctx context.Context, name string) (err error) {
 }
 
 // startEdge starts an edge, without waiting for it. name is its id.
-func (f *fleet) startEdge(name string, core int, more ...string) (*edge, error) {
-	return f.startOther(f.b.binary, name, core, more...)
+func (f *fleet) startEdge(name string, more ...string) (*edge, error) {
+	return f.startOther(f.b.binary, name, noCore, more...)
 }
 
 // startOther starts an edge of another binary.

@@ -37,7 +37,7 @@ func stateFigures(ctx context.Context, t *fleetTable) error {
 		return err
 	}
 	f.edgeAddr = line.address()
-	e, err := f.startEdge("cold", noCore)
+	e, err := f.startEdge("cold")
 	if err != nil {
 		return err
 	}

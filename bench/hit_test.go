@@ -27,7 +27,7 @@ func BenchmarkHit(b *testing.B) {
 			if err := warm(address, path); err != nil {
 				b.Fatal(err)
 			}
-			c, err := dial(address, benchHost)
+			c, err := dial(address)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -220,7 +220,7 @@ var hitSizes = []string{"1 KB", "10 KB", "100 KB", "1 MB"}
 
 // warm brings files into a cache and checks that they stay there.
 func warm(address string, paths ...string) error {
-	c, err := dial(address, benchHost)
+	c, err := dial(address)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func fill(ctx context.Context, address string, objects int) (time.Duration, erro
 }
 
 func fillPart(ctx context.Context, address string, from, step, objects int) error {
-	c, err := dial(address, benchHost)
+	c, err := dial(address)
 	if err != nil {
 		return err
 	}

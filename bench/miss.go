@@ -91,7 +91,7 @@ func walkEndpoint(k int, state string) string { return fmt.Sprintf("walk-%d-%s",
 // missWithPeers compares edges, their peers and the origin asked directly, each with paths of its
 // own.
 func (b *bench) missWithPeers(o *origin, servers []contender) error {
-	direct, err := dial(strings.TrimPrefix(o.url, "http://"), benchHost)
+	direct, err := dial(strings.TrimPrefix(o.url, "http://"))
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (b *bench) missWithPeers(o *origin, servers []contender) error {
 	clients := make([]*client, len(servers))
 	cpu := make([]time.Duration, len(servers))
 	for i, s := range servers {
-		if clients[i], err = dial(s.address, benchHost); err != nil {
+		if clients[i], err = dial(s.address); err != nil {
 			return err
 		}
 		defer clients[i].close()
@@ -199,7 +199,7 @@ func (b *bench) missFrom(address, below string) (int, error) {
 	var asking errgroup.Group
 	for n := range clientsAtOnce {
 		asking.Go(func() error {
-			c, err := dial(address, benchHost)
+			c, err := dial(address)
 			if err != nil {
 				return err
 			}
@@ -218,14 +218,14 @@ func (b *bench) missFrom(address, below string) (int, error) {
 // missWalks measures walks over origins that lack the file, beside asking the same origins one
 // after the other.
 func (b *bench) missWalks(origins []*origin, e *edge) error {
-	edge, err := dial(e.http, benchHost)
+	edge, err := dial(e.http)
 	if err != nil {
 		return err
 	}
 	defer edge.close()
 	direct := make([]*client, len(origins))
 	for i, o := range origins {
-		if direct[i], err = dial(strings.TrimPrefix(o.url, "http://"), benchHost); err != nil {
+		if direct[i], err = dial(strings.TrimPrefix(o.url, "http://")); err != nil {
 			return err
 		}
 		defer direct[i].close()

@@ -182,7 +182,7 @@ func (b *bench) runPeer(ctx context.Context, name string, p *peer) (err error) {
 		return err
 	}
 	return p.await(ctx, func() bool {
-		c, err := dial(p.http, benchHost)
+		c, err := dial(p.http)
 		if err != nil {
 			return false
 		}

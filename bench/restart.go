@@ -108,7 +108,7 @@ func (b *bench) comeBack(ctx context.Context, r restarted) (got back, err error)
 			return false, errors.New("ended by itself: " + r.process().tail())
 		}
 		var err error
-		c, err = dial(r.address, benchHost)
+		c, err = dial(r.address)
 		return err == nil, nil
 	})
 	if err != nil {

@@ -127,7 +127,7 @@ func (s *stall) release() {
 // besideAStall measures another endpoint's hits and misses, without and with a crowd that waits for
 // an origin that stalls.
 func (b *bench) besideAStall(ctx context.Context, e *edge, stalls *stall) error {
-	c, err := dial(e.http, benchHost)
+	c, err := dial(e.http)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (b *bench) waitBeside(
 	var left atomic.Int64
 	clients := make([]*client, stalledClients)
 	for i := range clients {
-		c, err := dial(e.http, benchHost)
+		c, err := dial(e.http)
 		if err != nil {
 			return 0, err
 		}
@@ -217,7 +217,7 @@ func (b *bench) waitBeside(
 // pastADeadOrigin measures misses of a walk whose first origin refuses connections, beside those of
 // the same walk without it.
 func (b *bench) pastADeadOrigin(e *edge) error {
-	c, err := dial(e.http, benchHost)
+	c, err := dial(e.http)
 	if err != nil {
 		return err
 	}
