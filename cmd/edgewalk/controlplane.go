@@ -1,7 +1,6 @@
 package main
 
 import (
-	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -241,7 +240,7 @@ etcd is embedded and keeps its data in --data-dir, unless --etcd-endpoints names
 	return cmd
 }
 
-func restoreCommand(log *slog.Logger) *cobra.Command {
+func restoreCommand() *cobra.Command {
 	cfg := controlplane.Config{}
 	cmd := &cobra.Command{
 		Use:   "restore FILE",

@@ -201,7 +201,7 @@ one storage after the other, and keeps what it found on disk.
 		hideSharedFlags(cmd)
 	}
 	admincli.AddCommands(root, admincli.Local{
-		RestoreSnapshot: restoreCommand(log), ResetToken: resetCommand(),
+		RestoreSnapshot: restoreCommand(), ResetToken: resetCommand(),
 		BackupMedia: mediaBackupCommand(log), RestoreMedia: mediaRestoreCommand(log),
 	})
 	root.AddCommand(versionCommand(), manCommand())

@@ -160,7 +160,7 @@ func (m *source) apply(d *draft, prune bool) error {
 	for i, in := range m.GetOrigins() {
 		o := new(topologyv1.Origin)
 		mask{all: true}.apply(o, in)
-		if err := m.entry(d, "origins", i, in.GetEtag(), originKey(d.id, in.GetId()),
+		if err := entryError("origins", i, in.GetEtag(), originKey(d.id, in.GetId()),
 			d.origins.before(in.GetId()).ModRevision,
 			d.putOrigin(in.GetId(), o, clearsNothing)); err != nil {
 			return err
@@ -171,7 +171,7 @@ func (m *source) apply(d *draft, prune bool) error {
 		listsDefault = listsDefault || in.GetId() == topology.DefaultEndpointID
 		e := new(topologyv1.UrlEndpoint)
 		mask{all: true}.apply(e, in)
-		if err := m.entry(d, "url_endpoints", i, in.GetEtag(), endpointKey(d.id, in.GetId()),
+		if err := entryError("url_endpoints", i, in.GetEtag(), endpointKey(d.id, in.GetId()),
 			d.endpoints.before(in.GetId()).ModRevision,
 			d.putEndpoint(in.GetId(), e)); err != nil {
 			return err
@@ -181,7 +181,7 @@ func (m *source) apply(d *draft, prune bool) error {
 		id := m.domainID(i)
 		c := new(topologyv1.CustomDomain)
 		mask{all: true}.apply(c, in)
-		if err := m.entry(d, "custom_domains", i, in.GetEtag(), domainKey(d.id, id), d.domains.before(id).ModRevision,
+		if err := entryError("custom_domains", i, in.GetEtag(), domainKey(d.id, id), d.domains.before(id).ModRevision,
 			d.putDomain(id, c)); err != nil {
 			return err
 		}
@@ -228,11 +228,9 @@ func (m *source) applyAccount(d *draft) error {
 	return nil
 }
 
-// entry finishes what was put for an entry: faults are named by their place in the manifest, and
-// its etag, if it has one, must be that of what it replaces.
-func (m *source) entry(
-	d *draft, section string, i int, etag string, key topology.Key, modRevision int64, err error,
-) error {
+// entryError is what is wrong with an entry that was put: faults are named by their place in the
+// manifest, and its etag, if it has one, must be that of what it replaces.
+func entryError(section string, i int, etag string, key topology.Key, modRevision int64, err error) error {
 	place := fmt.Sprintf("%s[%d]", section, i)
 	if err != nil {
 		return under(place, err)

@@ -99,9 +99,8 @@ type endpointView struct {
 // maxChoices is how many origins and pictures a form offers. Others can be typed.
 const maxChoices = 500
 
-func (p *page) endpointForm(e *topologyv1.UrlEndpoint) (*endpointView, error) {
-	v := &endpointView{form: newForm(p, e), Endpoint: e, Groups: endpointFields, Write: p.may(adminv1.Rule_WRITE)}
-	return v, nil
+func (p *page) endpointForm(e *topologyv1.UrlEndpoint) *endpointView {
+	return &endpointView{form: newForm(p, e), Endpoint: e, Groups: endpointFields, Write: p.may(adminv1.Rule_WRITE)}
 }
 
 // complete finds out what the form shows besides the endpoint.
@@ -161,11 +160,7 @@ func (v *endpointView) complete() error {
 }
 
 func newEndpoint(p *page) error {
-	v, err := p.endpointForm(&topologyv1.UrlEndpoint{})
-	if err != nil {
-		return err
-	}
-	return v.render(http.StatusOK)
+	return p.endpointForm(&topologyv1.UrlEndpoint{}).render(http.StatusOK)
 }
 
 func showEndpoint(p *page) error {
@@ -174,10 +169,7 @@ func showEndpoint(p *page) error {
 	if err != nil {
 		return err
 	}
-	v, err := p.endpointForm(resp.GetUrlEndpoint())
-	if err != nil {
-		return err
-	}
+	v := p.endpointForm(resp.GetUrlEndpoint())
 	v.New, v.stored = false, resp.GetUrlEndpoint().ProtoReflect()
 	return v.render(http.StatusOK)
 }
@@ -256,10 +248,7 @@ func (p *page) readEndpoint() (*endpointView, error) {
 	} else {
 		e.Id = strings.TrimSpace(p.value("id"))
 	}
-	v, err := p.endpointForm(e)
-	if err != nil {
-		return nil, err
-	}
+	v := p.endpointForm(e)
 	if stored != nil {
 		v.New, v.stored = false, stored.ProtoReflect()
 	}

@@ -161,7 +161,7 @@ func (s *Store) AccountStateAt(ctx context.Context, account string, revision int
 	if err != nil {
 		return nil, fmt.Errorf("read account %q as of revision %d: %w", account, revision, err)
 	}
-	found, err := guardOf(account, resp)
+	found, err := guardOf(resp)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (s *Store) Lists(ctx context.Context, account string) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read guard of account %q: %w", account, err)
 	}
-	found, err := guardOf(account, resp)
+	found, err := guardOf(resp)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	if err != nil {
 		return nil, nil, err
 	}
-	found, err := guardOf(account, resp)
+	found, err := guardOf(resp)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -240,7 +240,7 @@ func (s *Store) readState(ctx context.Context, account, request string) (*State,
 	if record, err = requestOf(resp, request != ""); err != nil {
 		return nil, nil, err
 	}
-	if found, err = guardOf(account, resp); err != nil {
+	if found, err = guardOf(resp); err != nil {
 		return nil, nil, err
 	}
 	records, err := s.decodeRecords(ctx, account, resp.Responses[len(head):])
@@ -322,7 +322,7 @@ func (s *Store) do(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnRespons
 }
 
 // guardOf reads the first answer of a read, which asked for the guard.
-func guardOf(account string, resp *clientv3.TxnResponse) (found guard, err error) {
+func guardOf(resp *clientv3.TxnResponse) (found guard, err error) {
 	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
 		if err := json.Unmarshal(kv.Value, &found); err != nil {
 			return found, fmt.Errorf("%w: %q: delete it, and the next write makes another: %w", ErrBroken, kv.Key, err)

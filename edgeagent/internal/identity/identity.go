@@ -380,7 +380,7 @@ func (i *Identity) join(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return i.call(ctx, address, i.joinTLS(), func(service edgev1.IdentityServiceClient) error {
+	return call(address, i.joinTLS(), func(service edgev1.IdentityServiceClient) error {
 		resp, err := service.Join(ctx, &edgev1.JoinRequest{Token: i.text, Csr: csr})
 		if err != nil {
 			return err
@@ -416,7 +416,7 @@ func (i *Identity) renew(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return i.call(ctx, address, i.TLS(), func(service edgev1.IdentityServiceClient) error {
+	return call(address, i.TLS(), func(service edgev1.IdentityServiceClient) error {
 		resp, err := service.Renew(ctx, &edgev1.RenewRequest{Csr: csr})
 		if err != nil {
 			return err
@@ -431,9 +431,7 @@ func request(key *ecdsa.PrivateKey) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
 }
 
-func (i *Identity) call(
-	ctx context.Context, address string, conf *tls.Config, do func(edgev1.IdentityServiceClient) error,
-) error {
+func call(address string, conf *tls.Config, do func(edgev1.IdentityServiceClient) error) error {
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
 	if err != nil {
 		return err

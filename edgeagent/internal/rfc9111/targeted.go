@@ -105,7 +105,7 @@ func (p *sfParser) member() (key string, v sfValue, ok bool) {
 	v = sfValue{kind: sfTrue}
 	if p.consume('=') {
 		if strings.HasPrefix(p.s, "(") {
-			v, ok = p.innerList()
+			v, ok = sfValue{}, p.innerList()
 		} else {
 			v, ok = p.bareItem()
 		}
@@ -138,18 +138,18 @@ func (p *sfParser) parameters() bool {
 	return true
 }
 
-func (p *sfParser) innerList() (sfValue, bool) {
+func (p *sfParser) innerList() bool {
 	p.consume('(')
 	for {
 		p.s = strings.TrimLeft(p.s, " ")
 		if p.consume(')') {
-			return sfValue{}, true
+			return true
 		}
 		if _, ok := p.bareItem(); !ok || !p.parameters() {
-			return sfValue{}, false
+			return false
 		}
 		if p.s == "" || p.s[0] != ' ' && p.s[0] != ')' {
-			return sfValue{}, false
+			return false
 		}
 	}
 }
