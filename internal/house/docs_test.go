@@ -109,6 +109,59 @@ func TestTheGlossaryIsShort(t *testing.T) {
 	}
 }
 
+// What docs name as a metric is one. Code has its name whole, or in the same file the beginning
+// that it shares with others and the rest.
+func TestDocsNameMetricsThatExist(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	var docs []string
+	walk(t, func(p string, d fs.DirEntry) {
+		switch {
+		case strings.HasSuffix(p, ".go") && !strings.HasSuffix(p, "_test.go"):
+			literals := literal.FindAllStringSubmatch(text(t, p), -1)
+			for _, first := range literals {
+				if !strings.HasPrefix(first[1], "edgewalk_") {
+					continue
+				}
+				known[first[1]] = true
+				for _, rest := range literals {
+					if strings.HasSuffix(first[1], "_") {
+						known[first[1]+rest[1]] = true
+					}
+				}
+			}
+		case path.Dir(p) == "docs" && strings.HasSuffix(p, ".md"), p == "README.md":
+			docs = append(docs, p)
+		}
+	})
+	begins := func(beginning string) bool {
+		for name := range known {
+			if strings.HasPrefix(name, beginning) {
+				return true
+			}
+		}
+		return false
+	}
+	named := 0
+	for _, doc := range docs {
+		for _, found := range namedMetric.FindAllStringSubmatch(text(t, doc), -1) {
+			searched, name := found[1] != "", found[2]
+			if named++; !known[name] && !(searched && begins(name)) {
+				t.Errorf("%s names %s, which is no metric", doc, name)
+			}
+		}
+	}
+	if named < 30 {
+		t.Errorf("docs name %d metrics", named)
+	}
+}
+
+var (
+	literal = regexp.MustCompile(`"([a-z][a-z0-9_]*)"`)
+	// namedMetric is a metric, or the beginning of some after the ^ of a search.
+	namedMetric = regexp.MustCompile(`(\^?)\b(edgewalk_[a-z][a-z0-9_]*)`)
+)
+
 // talks reports whether a text names a file or folder of conversations.
 func talks(text string) bool {
 	for _, found := range namedFolder.FindAllStringSubmatch(text, -1) {
