@@ -62,11 +62,9 @@ func (s *Service) WatchEdges(ctx context.Context, send func(EdgesChange) error) 
 		if err := send(change); err != nil {
 			return err
 		}
-		pause := time.NewTimer(watchPause + time.Duration(edges)*watchPausePerEdge)
 		select {
-		case <-pause.C:
+		case <-time.After(watchPause + time.Duration(edges)*watchPausePerEdge):
 		case <-ctx.Done():
-			pause.Stop()
 			return s.watchEnded(ctx)
 		}
 		select {

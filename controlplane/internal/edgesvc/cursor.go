@@ -462,12 +462,10 @@ func (st *stream) sendOff(ctx context.Context, reason string) error {
 	if err != nil {
 		return err
 	}
-	timer := time.NewTimer(drainGrace)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-timer.C:
+	case <-time.After(drainGrace):
 		return errDrained
 	}
 }

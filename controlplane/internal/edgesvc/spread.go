@@ -73,10 +73,8 @@ func (s *Service) pace() time.Duration {
 
 // rest waits, unless ctx ends.
 func rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }

@@ -108,8 +108,6 @@ func (n *Node) start(ctx context.Context, cfg Config) (err error) {
 	if n.server, err = startEtcd(settings); err != nil {
 		return err
 	}
-	timeout := time.NewTimer(cfg.StartTimeout)
-	defer timeout.Stop()
 	select {
 	case <-n.server.Server.ReadyNotify():
 		if err = found(cfg.Dir); err == nil {
@@ -120,7 +118,7 @@ func (n *Node) start(ctx context.Context, cfg Config) (err error) {
 		if err == nil { // etcd closes the channel, or sends nil
 			err = errors.New("the server stopped")
 		}
-	case <-timeout.C:
+	case <-time.After(cfg.StartTimeout):
 		err = fmt.Errorf("not ready after %s", cfg.StartTimeout)
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -232,12 +230,10 @@ func (n *Node) shutDown() bool {
 		n.server.Server.Stop()
 		n.server.Close()
 	}()
-	timeout := time.NewTimer(stopTimeout)
-	defer timeout.Stop()
 	select {
 	case <-done:
 		return true
-	case <-timeout.C:
+	case <-time.After(stopTimeout):
 		return false
 	}
 }

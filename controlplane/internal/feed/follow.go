@@ -32,12 +32,10 @@ func (f *Feed) Run(ctx context.Context) error {
 		f.metrics.refusals.Inc()
 		f.log.ErrorContext(ctx, "feed: keep the last topology: what etcd holds has less than half of its resources; "+
 			"to accept that, restart with --allow-shrink", "error", err)
-		timer := time.NewTimer(shrinkRetry)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
-		case <-timer.C:
+		case <-time.After(shrinkRetry):
 		}
 	}
 }

@@ -300,12 +300,10 @@ func (f *Fleet) keepFollowing(ctx context.Context, p *peer, l *link, server stri
 			f.log.Warn("fleet: another control plane does not tell about its edges; waits say so", "server", server, "error", err)
 		}
 		quiet = true
-		pause := time.NewTimer(linkRetry)
 		select {
 		case <-ctx.Done():
-		case <-pause.C:
+		case <-time.After(linkRetry):
 		}
-		pause.Stop()
 	}
 }
 

@@ -58,12 +58,10 @@ func (f *Fleet) save(ctx context.Context) {
 		case <-f.joined:
 		}
 		edges := f.saveChanged(saved)
-		pause := time.NewTimer(saveAfter + time.Duration(edges)*savePerEdge)
 		select {
 		case <-ctx.Done():
-		case <-pause.C:
+		case <-time.After(saveAfter + time.Duration(edges)*savePerEdge):
 		}
-		pause.Stop()
 	}
 }
 

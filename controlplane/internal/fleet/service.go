@@ -169,13 +169,11 @@ func (f *Fleet) sendFollower(ctx context.Context, fo *follower, send func(*fleet
 		}
 		// Many edges acknowledge at once: looking at all of them for each would be their number
 		// squared.
-		pause := time.NewTimer(time.Duration(edges) * time.Microsecond)
 		select {
 		case <-ctx.Done():
-		case <-pause.C:
+		case <-time.After(time.Duration(edges) * time.Microsecond):
 		case <-fo.changed:
 		}
-		pause.Stop()
 	}
 }
 

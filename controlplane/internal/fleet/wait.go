@@ -98,16 +98,13 @@ func (f *Fleet) waitIn(
 		}
 		// Many edges acknowledge at once: looking at all of them for each would be their number
 		// squared.
-		pause := time.NewTimer(time.Duration(t.total) * time.Microsecond)
-		grace := time.NewTimer(time.Second) // an edge's time of grace runs out without anybody's doing
+		pause := time.After(time.Duration(t.total) * time.Microsecond)
 		select {
 		case <-moved:
-			<-pause.C
-		case <-grace.C:
+			<-pause
+		case <-time.After(time.Second): // an edge's time of grace runs out without anybody's doing
 		case <-ctx.Done():
 		}
-		pause.Stop()
-		grace.Stop()
 		if err := ctx.Err(); err != nil {
 			return t.response(), err
 		}
@@ -173,11 +170,9 @@ func (f *Fleet) awaitHistory(ctx context.Context) error {
 		if !errors.Is(err, store.ErrEpochChanged) {
 			return cmp.Or(ctx.Err(), err)
 		}
-		pause := time.NewTimer(50 * time.Millisecond)
 		select {
-		case <-pause.C:
+		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			pause.Stop()
 			return fmt.Errorf("wait for this control plane to take in what etcd holds: %w: %w", ctx.Err(), err)
 		}
 	}

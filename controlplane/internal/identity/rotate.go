@@ -31,12 +31,10 @@ func (r *Registry) keepAuthorities(ctx context.Context) error {
 				r.log.Warn("identity: look after the authority for edges", "error", err)
 			}
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
-		case <-timer.C:
+		case <-time.After(wait):
 		}
 	}
 }
@@ -119,12 +117,10 @@ func (r *Registry) reloadAuthorities(ctx context.Context) {
 			return
 		}
 		r.log.Warn("identity: read the authorities for edges", "error", err)
-		timer := time.NewTimer(lookSoon)
 		select {
 		case <-ctx.Done():
-		case <-timer.C:
+		case <-time.After(lookSoon):
 		}
-		timer.Stop()
 	}
 }
 

@@ -289,12 +289,10 @@ func (l *leader) awaitIssue(ctx context.Context, iss *issuer, account acme.Accou
 				text: fmt.Sprintf("the order is %q after all that it asked for was done", clean(o.Status)),
 			}
 		}
-		timer := time.NewTimer(nextPoll(ctx))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return o, ctx.Err()
-		case <-timer.C:
+		case <-time.After(nextPoll(ctx)):
 		}
 		location := o.Location
 		var err error

@@ -41,12 +41,10 @@ const orphans = "orphans/"
 func (l *Library) Run(ctx context.Context, records *store.Store) error {
 	for {
 		// The replicas of a cluster, often started together, should not list the bucket together.
-		timer := time.NewTimer(sweepEvery/2 + rand.N(sweepEvery))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-time.After(sweepEvery/2 + rand.N(sweepEvery)):
 		}
 		if err := l.Sweep(ctx, records); err != nil && ctx.Err() == nil {
 			l.log.Error("sweep media library", "error", err)

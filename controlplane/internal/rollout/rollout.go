@@ -195,12 +195,10 @@ func (r *Rollout) take(ctx context.Context, entry store.Entry) {
 		"region", region, "revision", f.Revision, "error", err)
 	r.finding.Go(func() {
 		for {
-			timer := time.NewTimer(viewRetry)
 			select {
 			case <-ctx.Done():
-				timer.Stop()
 				return
-			case <-timer.C:
+			case <-time.After(viewRetry):
 			}
 			if r.find(ctx, region, f) == nil { // which it says
 				return

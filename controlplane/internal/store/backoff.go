@@ -13,12 +13,10 @@ type backoff struct{ bound time.Duration }
 // wait pauses, or returns the error of ctx when it ends first.
 func (b *backoff) wait(ctx context.Context) error {
 	b.bound = min(max(2*b.bound, 5*time.Millisecond), time.Second)
-	timer := time.NewTimer(time.Millisecond + rand.N(b.bound))
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-timer.C:
+	case <-time.After(time.Millisecond + rand.N(b.bound)):
 		return nil
 	}
 }

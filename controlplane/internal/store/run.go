@@ -25,15 +25,12 @@ func (s *Store) Run(ctx context.Context) error {
 		for _, j := range jobs {
 			next = min(next, s.runDue(ctx, j))
 		}
-		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
 		case <-s.kick:
-			timer.Stop()
 			jobs[0].due = time.Time{}
-		case <-timer.C:
+		case <-time.After(next):
 		}
 	}
 }

@@ -151,11 +151,9 @@ func (k *Keeper) Lookup(accountUID, path string) (*httpcache.Image, bool) {
 	if coming == nil {
 		return image, image != nil
 	}
-	timer := time.NewTimer(lookupWait)
-	defer timer.Stop()
 	select {
 	case <-coming:
-	case <-timer.C:
+	case <-time.After(lookupWait):
 	}
 	image, _ = k.find(accountUID, trimSlash(path))
 	return image, image != nil

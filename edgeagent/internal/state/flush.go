@@ -62,10 +62,8 @@ func (d *Folder) wakeIfDurable() {
 
 // idle waits, and reports whether the whole time has passed: false if something has changed before.
 func (d *Folder) idle(ctx context.Context, wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(wait):
 		return true
 	case <-d.changed:
 	case <-ctx.Done():
@@ -206,10 +204,8 @@ func (d *Folder) files() (snapshots, journals []uint64) {
 }
 
 func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }

@@ -95,11 +95,9 @@ func (c *cli) rolloverKey(
 			fmt.Fprintln(progress, now)
 			said = now
 		}
-		pause := time.NewTimer(rolloverPoll)
 		select {
-		case <-pause.C:
+		case <-time.After(rolloverPoll):
 		case <-ctx.Done():
-			pause.Stop()
 			return nil, ctx.Err()
 		}
 	}

@@ -54,11 +54,9 @@ func (c *cli) identify(
 	if !unknownOutcome(err) {
 		return err
 	}
-	pause := time.NewTimer(repeatAfter)
-	defer pause.Stop()
 	select {
 	case <-ctx.Done():
-	case <-pause.C:
+	case <-time.After(repeatAfter):
 		if err = invoke(ctx, method, req, reply, conn, opts...); status.Code(err) != codes.Unavailable {
 			return err
 		}
