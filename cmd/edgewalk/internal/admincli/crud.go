@@ -345,11 +345,7 @@ func (c *cli) deleteCommand() *cobra.Command {
 		Args:              exactly(2, "a kind and an id"),
 		ValidArgsFunction: c.completeResources("Delete"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := kindOf(args[0], "Delete")
-			if err != nil {
-				return err
-			}
-			name, err := c.nameOf(k, args[1])
+			k, name, err := c.resourceOf(args, "Delete")
 			if err != nil {
 				return err
 			}

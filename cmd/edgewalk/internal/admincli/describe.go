@@ -29,11 +29,7 @@ default, which edgewalk explain-field tells.`,
 		Args:              exactly(2, "a kind and an id"),
 		ValidArgsFunction: c.completeResources("Get"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := kindOf(args[0], "Get")
-			if err != nil {
-				return err
-			}
-			name, err := c.nameOf(k, args[1])
+			k, name, err := c.resourceOf(args, "Get")
 			if err != nil {
 				return err
 			}

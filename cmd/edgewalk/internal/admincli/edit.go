@@ -36,11 +36,7 @@ overwritten. A text that is refused is kept in a file. Leave the text as it is t
 		Args:              exactly(2, "a kind and an id"),
 		ValidArgsFunction: c.completeResources("Update"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := kindOf(args[0], "Update")
-			if err != nil {
-				return err
-			}
-			name, err := c.nameOf(k, args[1])
+			k, name, err := c.resourceOf(args, "Update")
 			if err != nil {
 				return err
 			}

@@ -143,6 +143,17 @@ func (c *cli) nameOf(k *kind, id string) (string, error) {
 	return k.name(parent, id), nil
 }
 
+// resourceOf returns the kind and the full name that the arguments KIND ID of a command say, where
+// the kind has a method.
+func (c *cli) resourceOf(args []string, verb string) (*kind, string, error) {
+	k, err := kindOf(args[0], verb)
+	if err != nil {
+		return nil, "", err
+	}
+	name, err := c.nameOf(k, args[1])
+	return k, name, err
+}
+
 // new returns an empty message of the resource.
 func (k *kind) new() (protoreflect.Message, error) {
 	return newMessage("edgewalk.topology.v1." + k.message)
