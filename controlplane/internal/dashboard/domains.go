@@ -63,7 +63,7 @@ type domainView struct {
 // fact is one of a domain's three facts: ownership, routing and certificate.
 type fact struct {
 	Name, State, Class, Message string
-	Seen, Want                  []string
+	Seen                        []string
 	Last, Next                  *timestamppb.Timestamp
 	More                        string
 }
@@ -88,7 +88,7 @@ func class(state string) string {
 	}
 }
 
-func newFact(name, state, message string, seen, want []string, last, next *timestamppb.Timestamp) fact {
+func newFact(name, state, message string, seen []string, last, next *timestamppb.Timestamp) fact {
 	if state == "STATE_UNSPECIFIED" {
 		state = "UNKNOWN"
 	}
@@ -96,19 +96,16 @@ func newFact(name, state, message string, seen, want []string, last, next *times
 	if state == "NXDOMAIN" {
 		said = "No such name"
 	}
-	return fact{name, said, class(state), message, seen, want, last, next, ""}
+	return fact{name, said, class(state), message, seen, last, next, ""}
 }
 
 // facts are what is known of a domain.
 func facts(d *topologyv1.CustomDomain) []fact {
 	o, r, c := d.GetOwnership(), d.GetRouting(), d.GetCertificate()
 	all := []fact{
-		newFact("Ownership", o.GetState().String(), o.GetMessage(), o.GetSeen(), o.GetWant(), o.GetLastCheck(),
-			o.GetNextCheck()),
-		newFact("Routing", r.GetState().String(), r.GetMessage(), r.GetSeen(), r.GetWant(), r.GetLastCheck(),
-			r.GetNextCheck()),
-		newFact("Certificate", c.GetState().String(), c.GetMessage(), c.GetSeen(), c.GetWant(), c.GetLastCheck(),
-			c.GetNextCheck()),
+		newFact("Ownership", o.GetState().String(), o.GetMessage(), o.GetSeen(), o.GetLastCheck(), o.GetNextCheck()),
+		newFact("Routing", r.GetState().String(), r.GetMessage(), r.GetSeen(), r.GetLastCheck(), r.GetNextCheck()),
+		newFact("Certificate", c.GetState().String(), c.GetMessage(), c.GetSeen(), c.GetLastCheck(), c.GetNextCheck()),
 	}
 	if c.GetNotAfter() != nil {
 		left := time.Until(c.GetNotAfter().AsTime())

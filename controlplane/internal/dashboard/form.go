@@ -54,7 +54,7 @@ func newForm(p *page, m proto.Message) *form {
 type field struct {
 	Name, Label, Help, Kind string // Kind: text, pem, number, duration, lines, pairs, check, choice, secret
 	Value, Placeholder      string
-	Checked, Required, Set  bool // of a secret, Checked: it is to be removed
+	Checked, Set            bool // of a secret, Checked: it is to be removed
 	Options                 []option
 	Error                   string
 	ID                      string

@@ -185,7 +185,7 @@ type originView struct {
 // header is a row of the request headers.
 type header struct {
 	Name, Value string
-	Secret, Set bool
+	Set         bool // it has a secret value
 }
 
 // regionHealth is how an origin fares at the edges of a region.
@@ -193,7 +193,7 @@ type regionHealth struct {
 	Region        string
 	Edges, Unwell int
 	Open          int
-	LastError, At string
+	LastError     string
 	Unknown       bool
 }
 
@@ -243,7 +243,7 @@ func (v *originView) headerRows() (rows []header) {
 	for _, h := range v.Origin.GetRequestHeaders() {
 		name := strings.ToLower(h.GetName())
 		secret := v.hasSecret("requestHeaders["+name+"].secretValue") || h.GetSecretValue() != ""
-		rows = append(rows, header{h.GetName(), h.GetValue(), secret, secret})
+		rows = append(rows, header{h.GetName(), h.GetValue(), secret})
 	}
 	return append(rows, header{})
 }
