@@ -69,7 +69,7 @@ func (l *leader) tryObtain(ctx context.Context, key topology.Key) (time.Time, er
 		return l.put(ctx, sub, fact)
 	}
 	if r == nil {
-		if r, err = l.newRecord(sub, iss, m); err != nil {
+		if r, err = newRecord(sub, iss); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -102,12 +102,12 @@ func (l *leader) issuer(name string) *issuer {
 }
 
 // newRecord returns the record of an order that is about to be made.
-func (l *leader) newRecord(sub *subject, iss *issuer, m method) (*record, error) {
+func newRecord(sub *subject, iss *issuer) (*record, error) {
 	key, err := newKey(sub.domain.GetTls().GetKeyType())
 	if err != nil {
 		return nil, err
 	}
-	return &record{UID: sub.uid, Issuer: iss.Name, Directory: iss.Directory, Key: key, Kind: m.kind}, nil
+	return &record{UID: sub.uid, Issuer: iss.Name, Directory: iss.Directory, Key: key}, nil
 }
 
 // put writes the state of the certificate. It returns when to look at the domain next.

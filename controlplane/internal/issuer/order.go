@@ -45,8 +45,6 @@ type record struct {
 	Key []byte `json:"key"`
 	// URL is the order's URL (RFC 8555 7.4). Empty: not known, and perhaps not made.
 	URL string `json:"url,omitempty"`
-	// Kind is the type of the challenge that was chosen.
-	Kind string `json:"kind"`
 	// Thumbprint is the thumbprint of the account's key when the order was made. Empty: the
 	// deployment's first key.
 	Thumbprint string `json:"thumbprint,omitempty"`
