@@ -63,9 +63,6 @@ type Config struct {
 	// Audit takes events of calls that are denied, or that let the caller have what is secret. Nil:
 	// none are written.
 	Audit *auditlog.Log
-	// Roots are the authorities of which uploaded certificates are taken. Default: those that this
-	// machine trusts.
-	Roots *x509.CertPool
 	// Domains checks custom domains.
 	Domains *domaincheck.Service
 	// Issuer gets certificates for them. Nil: nobody does.
@@ -107,7 +104,7 @@ type Service struct {
 	issuer      *issuer.Service // nil for none
 	probes      listen.Places
 	maxUpload   int64
-	roots       *x509.CertPool
+	roots       *x509.CertPool // of uploaded certificates; nil for those of this machine
 	verify      Verification
 	reserved    []string
 
@@ -123,13 +120,10 @@ func New(cfg Config) (*Service, error) {
 		store: cfg.Store, library: cfg.Library, fleet: cfg.Fleet, rollout: cfg.Rollout, identities: cfg.Identities,
 		edgeAddress: cfg.EdgeAddress, feed: cfg.Feed,
 		auth: cfg.Auth, audit: cfg.Audit, domains: cfg.Domains, issuer: cfg.Issuer, verify: cfg.Verification,
-		reserved:      cfg.Reserved,
-		rootTokenFile: cfg.RootTokenFile,
-		now:           cfg.Now, log: cfg.Logger, health: health.NewServer(),
-		probes: listen.Places{
-			Max:       maxProbes,
-			PerClient: maxProbes / 8,
-		}, maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload), roots: cfg.Roots,
+		reserved: cfg.Reserved, rootTokenFile: cfg.RootTokenFile,
+		now: cfg.Now, log: cfg.Logger, health: health.NewServer(),
+		probes:    listen.Places{Max: maxProbes, PerClient: maxProbes / 8},
+		maxUpload: cmp.Or(cfg.MaxUpload, DefaultMaxUpload),
 	}
 	s.purgeRate.perSecond, s.purgeRate.burst = purgesPerSecond, purgeBurst
 	s.checkRate.perSecond, s.checkRate.burst = checksASecond, checksAtOnce
