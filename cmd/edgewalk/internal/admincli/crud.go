@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/edgewalk/edgewalk/internal/fieldpath"
 	"github.com/edgewalk/edgewalk/internal/manifest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
@@ -207,7 +208,7 @@ func (k *kind) decode(text string) (protoreflect.Message, error) {
 		return nil, err
 	}
 	if carrier := resource.Descriptor().Fields().ByName(protoreflect.Name(k.field)); carrier == nil &&
-		topKeys(text)[jsonName(k.field)] {
+		topKeys(text)[fieldpath.JSON(k.field)] {
 		response, err := newMessage("edgewalk.admin.v1.Get" + k.message + "Response")
 		if err != nil {
 			return nil, err

@@ -13,9 +13,6 @@ import (
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
-// jsonName is the JSON name of a field by its name in the .proto.
-func jsonName(field string) string { return fieldpath.JSON(field) }
-
 // topKeys are the fields of a YAML or JSON text at its top, by their JSON names. A text that is
 // neither has none.
 func topKeys(text string) map[string]bool {
@@ -26,7 +23,7 @@ func topKeys(text string) map[string]bool {
 	}
 	keys := make(map[string]bool)
 	for i := 0; i < len(root.Content[0].Content); i += 2 {
-		keys[jsonName(root.Content[0].Content[i].Value)] = true
+		keys[fieldpath.JSON(root.Content[0].Content[i].Value)] = true
 	}
 	return keys
 }
@@ -41,14 +38,14 @@ func shownResources(text, account string) (*adminv1.Manifest, error) {
 			continue
 		}
 		switch {
-		case keys[jsonName(k.field)] && (k.owned && !keys["account"] || !k.owned && keys["revision"]),
+		case keys[fieldpath.JSON(k.field)] && (k.owned && !keys["account"] || !k.owned && keys["revision"]),
 			keys["name"] && k.shows(text):
 			resource, err := k.decode(text)
 			if err != nil {
 				return nil, err
 			}
 			return manifestOf(account, resource.Interface())
-		case keys[jsonName(k.fields)] && !keys["account"] && k.owned && (keys["revision"] || account != ""):
+		case keys[fieldpath.JSON(k.fields)] && !keys["account"] && k.owned && (keys["revision"] || account != ""):
 			response, err := newMessage("edgewalk.admin.v1.List" + k.plural + "Response")
 			if err != nil {
 				return nil, err
