@@ -3,7 +3,7 @@ package admincli
 import (
 	"context"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -89,7 +89,7 @@ func kindOf(word, verb string) (*kind, error) {
 			}
 		}
 	}
-	sort.Strings(known)
+	slices.Sort(known)
 	return nil,
 		usagef("%q is no kind that can be used here: there are %s%s", word, strings.Join(known, ", "),
 			fieldpath.Hint(word, names...))
