@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edgewalk/edgewalk/internal/certtest"
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
@@ -90,7 +91,7 @@ func TestMetricsThatAreAskedForExist(t *testing.T) {
 	}
 	joined := startEdge(t, dir, "fra-1", f.controlPlane.edges, "--join-token-file", token) // it has a certificate
 	joined.waitReady(t)
-	cert, key, _ := certificate(t, dir, "localhost")
+	cert, key := certtest.SelfSigned(t, "localhost").Files(t, dir)
 	secure := startEdge(t, filepath.Join(dir, "secure"), "fra-2", f.controlPlane.edges, "--https-addr", "127.0.0.1:0",
 		"--tls-cert", cert, "--tls-key", key)
 	secure.waitReady(t)

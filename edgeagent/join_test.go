@@ -1,13 +1,8 @@
 package edgeagent
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/edgewalk/edgewalk/internal/await"
+	"github.com/edgewalk/edgewalk/internal/certtest"
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
 )
 
@@ -62,26 +58,12 @@ func TestARefusalIsTold(t *testing.T) {
 // writeIdentity writes the key and the certificate of an edge that has joined.
 func writeIdentity(t *testing.T, dir string, until time.Time) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fra-1"}, NotBefore: until.Add(-7 * 24 * time.Hour),
-		NotAfter: until,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-	for range 2 { // its own, and for the test the authority's
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
-	}
+	authority := certtest.New(t)
+	pair := authority.Issue(nil, func(template *x509.Certificate, _ *crypto.Signer) {
+		template.Subject.CommonName = "fra-1"
+		template.NotBefore, template.NotAfter = until.Add(-7*24*time.Hour), until
+	})
+	text := append(pair.KeyPEM(t), certtest.PEM(pair.Leaf, authority.Cert)...)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -81,6 +83,24 @@ func (a *Authority) Issue(names []string, edits ...func(template *x509.Certifica
 	return Pair{Leaf: sign(a.tb, template, a.Cert, key.Public(), a.Key), Key: key}
 }
 
+// SelfSigned is a certificate for this machine, by its address and by names, that is its own
+// authority: one file is both.
+func SelfSigned(tb testing.TB, names ...string) Pair {
+	tb.Helper()
+	key := Key(tb)
+	template := ca("edgewalk test")
+	template.DNSNames, template.IPAddresses = names, []net.IP{net.IPv4(127, 0, 0, 1)}
+	template.KeyUsage |= x509.KeyUsageDigitalSignature
+	return Pair{Leaf: sign(tb, template, template, key.Public(), key), Key: key}
+}
+
+// Pool holds the certificate alone.
+func (p Pair) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(p.Leaf)
+	return pool
+}
+
 // Key returns a new key on P-256.
 func Key(tb testing.TB) crypto.Signer {
 	tb.Helper()
@@ -142,4 +162,12 @@ func (p Pair) Write(tb testing.TB, cert, key string) {
 			tb.Fatal(err)
 		}
 	}
+}
+
+// Files writes the certificate and its key, as PEM, into a folder.
+func (p Pair) Files(tb testing.TB, dir string) (cert, key string) {
+	tb.Helper()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	p.Write(tb, cert, key)
+	return cert, key
 }

@@ -2,22 +2,15 @@ package edgesvc
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/edgewalk/edgewalk/internal/await"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -29,6 +22,8 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/await"
+	"github.com/edgewalk/edgewalk/internal/certtest"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	fleetv1 "github.com/edgewalk/edgewalk/proto/edgewalk/fleet/v1"
@@ -575,20 +570,13 @@ func TestStrangersAreNotTalkedTo(t *testing.T) {
 	address := q.fleetConfig.Listener.Addr().String()
 
 	// One who shows no certificate, or one of his own.
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := certtest.SelfSigned(t)
 	for name, creds := range map[string]credentials.TransportCredentials{
 		"in the clear":   insecure.NewCredentials(),
 		"no certificate": credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}),
 		"its own certificate": credentials.NewTLS(&tls.Config{
-			InsecureSkipVerify: true, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+			InsecureSkipVerify: true,
+			Certificates:       []tls.Certificate{{Certificate: [][]byte{own.Leaf.Raw}, PrivateKey: own.Key}},
 		}),
 	} {
 		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(creds))
