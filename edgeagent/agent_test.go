@@ -20,6 +20,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route/routetest"
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 	"github.com/edgewalk/edgewalk/internal/topology/topologytest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -118,17 +119,11 @@ func (l *lone) get(path string) (status int, body, how string) {
 // filling reports whether a walk or a body is under way.
 func (l *lone) filling() bool {
 	l.t.Helper()
-	families, err := l.registry.Gather()
-	if err != nil {
-		l.t.Fatal(err)
+	n, ok := metrictest.Values(l.t, l.registry)["edgewalk_cache_fills_running"]
+	if !ok {
+		l.t.Fatal("the metrics do not say whether fills run")
 	}
-	for _, f := range families {
-		if f.GetName() == "edgewalk_cache_fills_running" {
-			return f.GetMetric()[0].GetGauge().GetValue() > 0
-		}
-	}
-	l.t.Fatal("the metrics do not say whether fills run")
-	return false
+	return n > 0
 }
 
 // Purges may have been missed while the machine slept as well as while the process was stopped.

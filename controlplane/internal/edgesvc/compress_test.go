@@ -8,6 +8,7 @@ import (
 
 	"github.com/edgewalk/edgewalk/controlplane/internal/feed/feedtest"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 )
 
@@ -21,7 +22,11 @@ func zstdHello(id string) *edgev1.Hello {
 // compressions is how many chunks the control plane has compressed.
 func (p *plane) compressions(tb testing.TB) int {
 	tb.Helper()
-	return int(p.metric(tb, "edgewalk_controlplane_chunks_compressed_total", ""))
+	n, ok := metrictest.Values(tb, p.registry)["edgewalk_controlplane_chunks_compressed_total"]
+	if !ok {
+		tb.Fatal("there is no such metric")
+	}
+	return int(n)
 }
 
 // The whole topology is compressed once for all edges that need it at the time, and an agent that

@@ -192,25 +192,6 @@ func (p *plane) setting(tb testing.TB, host string) int64 {
 	})
 }
 
-// metric is the value of a metric of the feed or the fleet: the first, or the one whose label is
-// as given.
-func (p *plane) metric(tb testing.TB, name, label string) float64 {
-	tb.Helper()
-	families, err := p.registry.Gather()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, family := range families {
-		for _, m := range family.Metric {
-			if family.GetName() == name && (label == "" || m.Label[0].GetValue() == label) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	tb.Fatalf("there is no %s %s", name, label)
-	return 0
-}
-
 // origins makes one step with n origins of an account.
 func (p *plane) origins(tb testing.TB, account string, n int, url string) int64 {
 	tb.Helper()

@@ -16,6 +16,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
 	"github.com/edgewalk/edgewalk/internal/await"
 	"github.com/edgewalk/edgewalk/internal/logtest"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 )
 
 func (p *plane) freeze(t *testing.T, region string, revision int64) {
@@ -309,7 +310,7 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 			t.Errorf("within the hold, %s is behind by %v", e.GetId(), e.GetLag().AsDuration())
 		}
 	}
-	if n := p.metric(t, "edgewalk_controlplane_edges", "behind"); n != 0 {
+	if n, ok := metrictest.Values(t, p.registry)["edgewalk_controlplane_edges state=behind"]; n != 0 || !ok {
 		t.Errorf("within the hold, %v edges are behind", n)
 	}
 	p.later(t, second)

@@ -18,6 +18,7 @@ import (
 	"github.com/edgewalk/edgewalk/controlplane/internal/index"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store/storetest"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -342,21 +343,7 @@ func TestFollowSlowly(t *testing.T) {
 
 func restarts(t *testing.T, registry *prometheus.Registry, reason string) float64 {
 	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() != "edgewalk_store_watch_restarts_total" {
-			continue
-		}
-		for _, metric := range family.Metric {
-			if metric.Label[0].GetValue() == reason {
-				return metric.Counter.GetValue()
-			}
-		}
-	}
-	return 0
+	return metrictest.Values(t, registry)["edgewalk_store_watch_restarts_total reason="+reason]
 }
 
 // Two writers change and delete over a link that breaks, and so does the follower's: it ends with

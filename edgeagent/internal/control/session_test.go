@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/edgewalk/edgewalk/internal/listen/listentest"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -530,19 +531,19 @@ func TestStatusAndMetrics(t *testing.T) {
 	d.send(bookmark(h.revision+1, make([]byte, 16)))
 	d.over()
 	p.accept()
-	got := gathered(t, registry)
+	got := metrictest.Values(t, registry)
 	for name, want := range map[string]float64{
-		"edgewalk_edge_config_revision":              10,
-		"edgewalk_edge_config_persisted_revision":    10,
-		"edgewalk_edge_config_lag_seconds":           100,
-		"edgewalk_edge_config_age_seconds":           90,
-		"edgewalk_edge_config_durable":               1,
-		"edgewalk_edge_stream_connected":             0,
-		"edgewalk_edge_config_rejected":              0,
-		"edgewalk_edge_config_resyncs_total digest":  1,
-		"edgewalk_edge_config_nacks_total":           0,
-		"edgewalk_edge_config_refused_states_total":  0,
-		"edgewalk_edge_config_duplicate_steps_total": 0,
+		"edgewalk_edge_config_revision":                    10,
+		"edgewalk_edge_config_persisted_revision":          10,
+		"edgewalk_edge_config_lag_seconds_sum":             100,
+		"edgewalk_edge_config_age_seconds":                 90,
+		"edgewalk_edge_config_durable":                     1,
+		"edgewalk_edge_stream_connected":                   0,
+		"edgewalk_edge_config_rejected":                    0,
+		"edgewalk_edge_config_resyncs_total reason=digest": 1,
+		"edgewalk_edge_config_nacks_total":                 0,
+		"edgewalk_edge_config_refused_states_total":        0,
+		"edgewalk_edge_config_duplicate_steps_total":       0,
 	} {
 		if value, ok := got[name]; !ok || value != want {
 			t.Errorf("%s = %v, want %v", name, value, want)
@@ -640,25 +641,4 @@ func TestNoWordOfBeforeTheAgentStoodStill(t *testing.T) {
 	if first := <-told; !first {
 		t.Error("the edge is in step by what was sent before it stood still")
 	}
-}
-
-// gathered is the value of each gauge and counter, and the sum of each histogram, by its name and
-// labels.
-func gathered(t *testing.T, registry *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, label := range m.GetLabel() {
-				name += " " + label.GetValue()
-			}
-			values[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
-		}
-	}
-	return values
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/faultorigin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/series"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
@@ -234,7 +235,7 @@ func TestMetrics(t *testing.T) {
 		"edgewalk_walks_total ending=found":                                     2,
 		"edgewalk_walks_total ending=not_found":                                 1,
 	}
-	got := gather(t, registry)
+	got := metrictest.Values(t, registry)
 	for of, n := range got {
 		if strings.HasPrefix(of, "edgewalk_origin_step_seconds_total") {
 			if n <= 0 {
@@ -246,25 +247,6 @@ func TestMetrics(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-}
-
-func gather(t *testing.T, registry *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]float64{}
-	for _, family := range families {
-		for _, m := range family.Metric {
-			name := family.GetName()
-			for _, label := range m.Label {
-				name += " " + label.GetName() + "=" + label.GetValue()
-			}
-			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return got
 }
 
 // What stands in for a missing file depends on the path.
