@@ -5,6 +5,19 @@ import (
 	"time"
 )
 
+func TestString(t *testing.T) {
+	t.Parallel()
+	for want, d := range map[string]time.Duration{
+		"0s": 0, "250ms": 250 * time.Millisecond, "30s": 30 * time.Second, "1m30s": 90 * time.Second,
+		"10m": 10 * time.Minute, "1h30m": 90 * time.Minute, "2h": 2 * time.Hour,
+		"1h0m5s": time.Hour + 5*time.Second, "1d": 24 * time.Hour, "36h": 36 * time.Hour, "-2d": -48 * time.Hour,
+	} {
+		if got := String(d); got != want {
+			t.Errorf("%v is written as %q, want %q", d, got, want)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
