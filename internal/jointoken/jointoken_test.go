@@ -3,6 +3,7 @@ package jointoken
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,6 +37,34 @@ func TestMalformedTokens(t *testing.T) {
 	}
 	if _, err := Parse(strings.ToUpper(token)); err != ErrMalformed {
 		t.Errorf("in upper case: %v", err)
+	}
+}
+
+// The sum at the end keeps mistakes out, and nobody who makes a token on purpose.
+func TestForgedTokens(t *testing.T) {
+	t.Parallel()
+	part := strings.Split(New(sha256.Sum256([]byte("authority"))).String(), "_")
+	for name, change := range map[string]func(part []string){
+		"nothing":            func([]string) {},
+		"another prefix":     func(p []string) { p[0] = "ewj2" },
+		"a short id":         func(p []string) { p[1] = p[1][1:] },
+		"an id with a slash": func(p []string) { p[1] = "/" + p[1][1:] },
+		"a short secret":     func(p []string) { p[2] = p[2][8:] },
+		"a long secret":      func(p []string) { p[2] += p[2] },
+		"no secret":          func(p []string) { p[2] = "" },
+		"another alphabet":   func(p []string) { p[2] = strings.ToUpper(p[2]) },
+		"a short authority":  func(p []string) { p[3] = p[3][8:] },
+		"a long authority":   func(p []string) { p[3] += p[3] },
+		"an authority of 1s": func(p []string) { p[3] = strings.Repeat("1", len(p[3])) },
+		"one part more":      func(p []string) { p[3] += "_a" },
+		"an id of spaces":    func(p []string) { p[1] = strings.Repeat(" ", len(p[1])) },
+	} {
+		forged := slices.Clone(part[:4])
+		change(forged)
+		body := strings.Join(forged, "_")
+		if _, err := Parse(body + "_" + sum(body)); (err == nil) != (name == "nothing") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
