@@ -23,6 +23,10 @@ func TestTop(t *testing.T) {
 	if got, want := c.Top(10), []Item{{"d", 4}, {"a", 2}, {"b", 1}}; !slices.Equal(got, want) {
 		t.Errorf("after another: %v, want %v", got, want)
 	}
+	c.Add("e", 1) // takes the last of b, and has none left itself
+	if got, want := c.Top(10), []Item{{"d", 3}, {"a", 1}}; !slices.Equal(got, want) {
+		t.Errorf("after one that comes once: %v, want %v", got, want)
+	}
 }
 
 // Whatever comes in which order, what is said of an item is its true count or less, by no more than
