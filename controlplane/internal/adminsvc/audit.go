@@ -53,7 +53,8 @@ func shortened(text string) string {
 	if len(text) <= maxAuditedText {
 		return text
 	}
-	return text[:maxAuditedText] + "... (" + strconv.Itoa(len(text)) + " bytes)"
+	// No part of a character may be left: a message takes UTF-8 alone.
+	return strings.ToValidUTF8(text[:maxAuditedText], "") + "... (" + strconv.Itoa(len(text)) + " bytes)"
 }
 
 // whoOf names the caller: by its token, or the certificate that it has shown. It is empty where

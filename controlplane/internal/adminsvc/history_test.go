@@ -353,6 +353,24 @@ func TestAuditHashesSecrets(t *testing.T) {
 		fmt.Sprintf(`{"parent": "accounts/other", "pageToken": %q}`, page.GetNextPageToken()))
 }
 
+// An event holds the first bytes of a long value, and no part of a character at their end.
+func TestAuditShortensText(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	do[*adminv1.CreateAccountResponse](t, r, "CreateAccount", `{"accountId": "acme"}`)
+	for _, ahead := range []string{"", "a", "ab", "abc"} {
+		text := ahead + strings.Repeat("\U0001F5BC", 300)
+		do[*adminv1.UpdateUrlEndpointResponse](t, r, "UpdateUrlEndpoint", fmt.Sprintf(
+			`{"urlEndpoint": {"name": "accounts/acme/urlEndpoints/default", "description": %q}}`, text))
+		page := do[*adminv1.ListEventsResponse](t, r, "ListEvents", `{"parent": "accounts/acme", "pageSize": 1}`)
+		field := page.GetEvents()[0].GetChanges()[0].GetFields()[0]
+		begin, size, _ := strings.Cut(field.GetAfter(), "... ")
+		if !strings.HasPrefix(`"`+text, begin) || len(begin) <= 252 || size != fmt.Sprintf("(%d bytes)", len(text)+2) {
+			t.Errorf("after %q: %q", ahead, field.GetAfter())
+		}
+	}
+}
+
 // secretOf reads the secret of an origin of the account acme, as edges do.
 func (r *rig) secretOf(t *testing.T, id string) string {
 	t.Helper()
