@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"buf.build/go/protoyaml"
 	"go.yaml.in/yaml/v3"
@@ -236,21 +237,32 @@ func (d *Document) fromProtoyaml(err error) Errors {
 	return out
 }
 
-// escapes finds each escape of a JSON text, a surrogate pair as one.
-var escapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.`)
-
-// fromJSON writes valid JSON so that a YAML parser takes it: tabs, which JSON has only between
-// tokens, become spaces, a surrogate pair becomes the one escape that YAML has for it, and `\/`,
-// which the parser does not know, a plain slash.
+// fromJSON writes a text that is JSON so that a YAML parser takes it.
 func fromJSON(text string) string {
 	if !strings.HasPrefix(strings.TrimLeft(text, " \t\r\n"), "{") || !json.Valid([]byte(text)) {
 		return text
 	}
+	return jsonAsYAML(text)
+}
+
+// escapes finds each escape of a JSON text, a surrogate pair as one, and characters that YAML has
+// for ends of lines, or refuses, where JSON has them in texts as any other.
+var escapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\.|` +
+	`[\x{7f}-\x{9f}\x{2028}\x{2029}\x{feff}\x{fffe}\x{ffff}]`)
+
+// jsonAsYAML writes valid JSON so that a YAML parser takes it for the same: tabs, which JSON has
+// only between tokens, become spaces, a surrogate pair becomes the one escape that YAML has for it,
+// `\/`, which the parser does not know, a plain slash, and what it would take for something else an
+// escape.
+func jsonAsYAML(text string) string {
 	text = strings.ReplaceAll(text, "\t", " ")
 	return escapes.ReplaceAllStringFunc(text, func(escape string) string {
 		switch {
 		case escape == `\/`:
 			return "/"
+		case escape[0] != '\\':
+			r, _ := utf8.DecodeRuneInString(escape)
+			return fmt.Sprintf(`\u%04X`, r)
 		case len(escape) != len(`\ud83d\ude00`):
 			return escape
 		}

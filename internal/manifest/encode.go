@@ -3,7 +3,6 @@ package manifest
 import (
 	"bytes"
 
-	"buf.build/go/protoyaml"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -23,9 +22,8 @@ func YAML(m proto.Message) ([]byte, error) {
 		return nil, err
 	}
 	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
-		// JSON with control characters is no YAML.
-		return protoyaml.MarshalOptions{Indent: indent}.Marshal(m)
+	if err := yaml.Unmarshal([]byte(jsonAsYAML(string(text))), &root); err != nil {
+		return nil, err
 	}
 	plain(&root)
 	eachDuration(root.Content[0], m.ProtoReflect().Descriptor(), func(n *yaml.Node) {

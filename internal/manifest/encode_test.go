@@ -1,9 +1,11 @@
 package manifest_test
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -56,13 +58,29 @@ urlEndpoints:
 	if _, err := manifest.DecodeMessage(string(text), again); err != nil || !proto.Equal(m, again) {
 		t.Errorf("read back: %v, %v", again, err)
 	}
-	m.Account.DisplayName = "bell \x07"
-	text, err = manifest.YAML(m)
-	if err != nil {
-		t.Fatal(err)
+	for _, text := range odd {
+		t.Run(strconv.QuoteToASCII(text), func(t *testing.T) {
+			m := &adminv1.Manifest{Account: &topologyv1.Account{Id: "acme", DisplayName: text}}
+			for name, write := range map[string]func(proto.Message) ([]byte, error){
+				"YAML": manifest.YAML, "JSON": protojson.Marshal,
+			} {
+				written, err := write(m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				again := new(adminv1.Manifest)
+				if _, err := manifest.DecodeMessage(string(written), again); err != nil || !proto.Equal(m, again) {
+					t.Errorf("%s is read back as %v, %v\n%s", name, again, err, written)
+				}
+			}
+		})
 	}
-	again.Reset()
-	if _, err := manifest.DecodeMessage(string(text), again); err != nil || !proto.Equal(m, again) {
-		t.Errorf("read back: %v, %v\n%s", again, err, text)
-	}
+}
+
+// odd are texts in which YAML has something else for a character than JSON, or nothing.
+var odd = []string{
+	"bell \a", "nothing\x00", "delete \x7f",
+	"\u0080", "next\u0085line", "\u0085", "\u0085\u0085", "\u009f",
+	"a\u2028b\u2029", "\ufeff", "\ufffe\uffff", "\U0001F5BC",
+	"two\nlines\n", "\r\n", "\t", " ", `\N`, `a/b\/c`, "~", "\ue000", "\U0010ffff",
 }
