@@ -79,7 +79,7 @@ func jsonValues(text string) []chunk {
 }
 
 // yamlDocuments splits a text at the lines that YAML keeps for that: no document may have such a
-// line. Documents without content are left out.
+// line. Documents without content are left out, and so are directives, of which none is needed.
 func yamlDocuments(text string) []chunk {
 	var chunks []chunk
 	var now chunk
@@ -88,9 +88,9 @@ func yamlDocuments(text string) []chunk {
 	end := func(next int) {
 		if now.text = body.String(); content {
 			chunks = append(chunks, now)
-			now.line, content = next, false
-			body.Reset()
 		}
+		now.line, content = next, false
+		body.Reset()
 	}
 	n := 0
 	for line := range strings.Lines(text) {
