@@ -233,7 +233,8 @@ func (s domains) ListCustomDomains(
 	if err != nil {
 		return nil, err
 	}
-	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "", present[*topologyv1.CustomDomain])
+	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "",
+		present[*topologyv1.CustomDomain], req.GetFilter())
 	if err != nil {
 		return nil, err
 	}

@@ -129,6 +129,25 @@ func TestPagesOfDomainsFit(t *testing.T) {
 	}
 }
 
+// The next page is one of the same list.
+func TestPagesOfDomainsKeepTheirFilter(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "ApplyManifest",
+		`{"manifest": {"account": {"id": "acme"}, "customDomains": [{"domain": "a.example.com"}, {"domain": "b.example.com"}]}}`)
+	const filter, other = `"filter": "state = ACTIVE"`, `"filter": "state = PENDING"`
+	page := r.must(t, "ListCustomDomains",
+		fmt.Sprintf(`{"parent": "accounts/acme", "pageSize": 1, %s}`, filter)).(*adminv1.ListCustomDomainsResponse)
+	next := fmt.Sprintf(`{"parent": "accounts/acme", "pageToken": %q`, page.GetNextPageToken())
+	for _, changed := range []string{next + `}`, next + `, ` + other + `}`} {
+		r.refused(t, codes.InvalidArgument, "ListCustomDomains", changed)
+	}
+	page = r.must(t, "ListCustomDomains", next+`, `+filter+`}`).(*adminv1.ListCustomDomainsResponse)
+	if all := page.GetCustomDomains(); len(all) != 1 || all[0].GetDomain() != "b.example.com" {
+		t.Errorf("the second page is %v", all)
+	}
+}
+
 // What checks found out for edges, that another CDN forwards requests, is not the admin's to write:
 // it stays when he writes the domain, and he cannot set it.
 func TestDomainsStayProxied(t *testing.T) {

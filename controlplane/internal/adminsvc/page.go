@@ -90,13 +90,14 @@ func (l *listing[M]) fit(id func(M) string) {
 }
 
 // list reads the page of a kind that req asks for; ids begin with prefix. show makes what admins
-// see.
+// see. same is what else of req must be the same from page to page.
 func list[M proto.Message](
 	ctx context.Context, s *Service, req listRequest, kind topology.Kind, account, prefix string,
-	show func(topology.Key, topology.Stored[M]) M,
+	show func(topology.Key, topology.Stored[M]) M, same ...string,
 ) (listing[M], error) {
 	var out listing[M]
-	p, err := newPage(req.GetPageSize(), req.GetPageToken(), string(kind), account, prefix)
+	what := append([]string{string(kind), account, prefix}, same...)
+	p, err := newPage(req.GetPageSize(), req.GetPageToken(), what...)
 	if err != nil {
 		return out, err
 	}
