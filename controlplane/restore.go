@@ -7,9 +7,17 @@ import (
 	"io/fs"
 	"path/filepath"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/etcdnode"
 	"github.com/edgewalk/edgewalk/controlplane/internal/store"
 	"github.com/edgewalk/edgewalk/internal/seal"
 )
+
+// InspectSnapshot reads a file that a snapshot was saved to, and returns the revision of the last
+// write in it and how many keys of etcd it holds. It is an error if the file is damaged or cut.
+func InspectSnapshot(file string) (revision int64, keys int, err error) {
+	saved, err := etcdnode.Inspect(file)
+	return saved.Revision, saved.Keys, err
+}
 
 // Restore fills the embedded etcd of cfg.DataDir, which must not have any data yet, from a file
 // that a snapshot was saved to. Revisions go on above those of the snapshot, and a new epoch

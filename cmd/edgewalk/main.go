@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/edgewalk/edgewalk/cmd/edgewalk/internal/admincli"
+	"github.com/edgewalk/edgewalk/controlplane"
 	"github.com/edgewalk/edgewalk/internal/buildinfo"
 	"github.com/edgewalk/edgewalk/internal/fieldpath"
 )
@@ -201,7 +202,7 @@ one storage after the other, and keeps what it found on disk.
 		hideSharedFlags(cmd)
 	}
 	admincli.AddCommands(root, admincli.Local{
-		RestoreSnapshot: restoreCommand(), ResetToken: resetCommand(),
+		RestoreSnapshot: restoreCommand(), InspectSnapshot: controlplane.InspectSnapshot, ResetToken: resetCommand(),
 		BackupMedia: mediaBackupCommand(log), RestoreMedia: mediaRestoreCommand(log),
 	})
 	root.AddCommand(versionCommand(), manCommand())

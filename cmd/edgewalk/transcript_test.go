@@ -195,6 +195,7 @@ var tamed = []struct {
 	{regexp.MustCompile(`(?m)^\n`), ""},
 	{regexp.MustCompile(`"sizeBytes": \d{5,}`), `"sizeBytes": SIZE`},
 	{regexp.MustCompile(`snapshot \([\d.]+ KiB\)`), "snapshot (SIZE)"},
+	{regexp.MustCompile(`(is whole: .*) \d+ keys`), "$1 N keys"},
 	{regexp.MustCompile(`  health:\n(    .*\n)+`), ""}, // As of an edge's last report.
 }
 

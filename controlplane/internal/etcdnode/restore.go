@@ -90,6 +90,30 @@ func check(file string) error {
 	return nil
 }
 
+// Saved is what a snapshot holds.
+type Saved struct {
+	// Revision is that of its last write, and Keys how many keys there are at it.
+	Revision int64
+	Keys     int
+}
+
+// Inspect reads a snapshot and reports what it holds. The file must be whole.
+func Inspect(file string) (saved Saved, err error) {
+	if err := check(file); err != nil {
+		return Saved{}, fmt.Errorf("read snapshot %q: %w", file, err)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("read snapshot %q: it is broken: %v", file, p)
+		}
+	}()
+	status, err := snapshot.NewV3(nil).Status(file)
+	if err != nil {
+		return Saved{}, fmt.Errorf("read snapshot %q: %w", file, err)
+	}
+	return Saved{Revision: status.Revision, Keys: status.TotalKey}, nil
+}
+
 func unpack(file, dir string, log *slog.Logger) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -16,7 +16,8 @@ import (
 func TestRestoreTakesOnlyWholeSnapshots(t *testing.T) {
 	node := mustStart(t, t.TempDir())
 	client := dial(t, node)
-	if _, err := client.Put(t.Context(), "/k", "v"); err != nil {
+	put, err := client.Put(t.Context(), "/k", "v")
+	if err != nil {
 		t.Fatal(err)
 	}
 	stream, err := client.Snapshot(t.Context())
@@ -54,9 +55,19 @@ func TestRestoreTakesOnlyWholeSnapshots(t *testing.T) {
 		if err == nil || !strings.HasSuffix(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
+		if _, err := Inspect(file); err == nil || !strings.HasSuffix(err.Error(), test.want) {
+			t.Errorf("%s is inspected: %v, want %q", test.name, err, test.want)
+		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 			t.Errorf("%s: left %v, %v", test.name, left, err)
 		}
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, whole, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if saved, err := Inspect(file); err != nil || saved.Keys < 1 || saved.Revision != put.Header.Revision {
+		t.Errorf("a whole one holds %+v, %v, want revision %d", saved, err, put.Header.Revision)
 	}
 	for _, file := range []string{t.TempDir(), filepath.Join(t.TempDir(), "none")} {
 		err := Restore(t.Context(), file, filepath.Join(t.TempDir(), "data"), slog.New(slog.DiscardHandler),

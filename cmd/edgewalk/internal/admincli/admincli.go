@@ -19,6 +19,8 @@ import (
 type Local struct {
 	// RestoreSnapshot brings a snapshot back.
 	RestoreSnapshot *cobra.Command
+	// InspectSnapshot reads a snapshot: the revision of its last write, and how many keys it holds.
+	InspectSnapshot func(file string) (revision int64, keys int, err error)
 	// ResetToken makes a new root token.
 	ResetToken *cobra.Command
 	// BackupMedia and RestoreMedia copy the files of Media Libraries.
@@ -36,7 +38,7 @@ func AddCommands(root *cobra.Command, local Local) {
 		c.statusCommand(), c.trafficCommand(), c.edgesCommand(),
 		c.waitCommand(), c.freezeCommand(), c.pinCommand(), c.unfreezeCommand(),
 		c.explainCommand(), c.explainFieldCommand(), c.referenceCommand(), c.testCommand(),
-		c.snapshotCommand(local.RestoreSnapshot), c.secretsCommand(), c.historyCommand(), c.diffCommand(),
+		c.snapshotCommand(local), c.secretsCommand(), c.historyCommand(), c.diffCommand(),
 		c.rollbackCommand(), c.auditCommand(), c.domainsCommand(), c.tokenCommand(local.ResetToken), c.loginCommand(),
 		c.contextCommand(),
 	} {

@@ -12,9 +12,8 @@ import (
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
-// snapshotCommand is `snapshot`, with restore, which is done where the data is, as its second
-// command.
-func (c *cli) snapshotCommand(restore *cobra.Command) *cobra.Command {
+// snapshotCommand is `snapshot`, with what is done where the file and the data are.
+func (c *cli) snapshotCommand(local Local) *cobra.Command {
 	save := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save the topology to a file",
@@ -36,12 +35,33 @@ are not part of it: edgewalk media backup copies them.`,
 			})
 		},
 	}
+	status := &cobra.Command{
+		Use:   "status FILE",
+		Short: "Tell whether a saved topology is whole, and what it holds",
+		Long: `Read a file that a topology was saved to, and tell whether it is whole, the revision of the last write that it holds, and how many keys of etcd it has. It asks
+nobody. The exit code is 1 if the file is damaged or cut, so a script can see to its backups.`,
+		Example: "  edgewalk snapshot status edgewalk.snapshot",
+		Args:    exactly(1, "the name of a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			revision, keys, err := local.InspectSnapshot(args[0])
+			if err != nil {
+				return err
+			}
+			if !c.forPeople() {
+				return c.printPlain(cmd.OutOrStdout(),
+					map[string]any{"file": args[0], "revision": revision, "keys": keys}, args[:1])
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is whole: revision %d, %s\n", args[0], revision, Counted(keys, "key"))
+			return nil
+		},
+	}
 	return group(&cobra.Command{
 		Use:   "snapshot",
 		Short: "Save the topology to a file, or bring it back",
 		Example: `  edgewalk snapshot save edgewalk.snapshot
+  edgewalk snapshot status edgewalk.snapshot
   edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data`,
-	}, save, restore)
+	}, save, status, local.RestoreSnapshot)
 }
 
 // saveSnapshot writes a snapshot to a file that its owner alone can read.
