@@ -248,7 +248,6 @@ func restoreCommand() *cobra.Command {
 		Long: `Make the data folder of a control plane from a saved topology. The folder must not have any yet, and nothing may run on it. Every edge then takes the restored
 topology, whatever it had. Secrets in a snapshot are sealed: the control plane needs the key file of the one that it was saved from. A cluster of your own is restored with etcdutl, by whatever flags: see docs/etcd.md.`,
 		Example: "  edgewalk snapshot restore edgewalk.snapshot --data-dir ./edgewalk-data",
-		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			missing, err := controlplane.Restore(cmd.Context(), cfg, args[0])
 			if err != nil {

@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(out)
 	root.SetErr(stderr)
+	addCompletion(root)
 	err := unknownCommand(root, args)
 	if err == nil {
 		err = cmp.Or(root.ExecuteContext(ctx), out.err)
@@ -210,6 +211,18 @@ one storage after the other, and keeps what it found on disk.
 	fitHelp(root)
 	refuseWrongWords(root)
 	return root
+}
+
+// addCompletion adds the scripts for shells, which Cobra writes to where root writes by now.
+// A shell without a script is wrong use: its user would run the help.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			refuseWrongWords(cmd)
+		}
+	}
 }
 
 // hideSharedFlags keeps the flags of admin commands out of the help of a daemon, which has no use

@@ -39,7 +39,6 @@ func mediaCopyCommand(
 	cmd *cobra.Command,
 ) *cobra.Command {
 	cfg := controlplane.Config{Logger: log}
-	cmd.Args = cobra.ExactArgs(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		progress, began := admincli.NewProgress(cmd.ErrOrStderr(), args[0]), time.Now()
 		done, err := run(cmd.Context(), cfg, args[0], progress.Add)

@@ -322,6 +322,8 @@ accounts are documents too.`,
 				return usagef("--all exports every account: name none")
 			case len(args) == 0 && !all && c.account == "":
 				return usagef("say which account: edgewalk export ACCOUNT, -A ACCOUNT or --all")
+			case c.output == "name":
+				return usagef("--output of a manifest is yaml, json or jsonpath={...}, not %q", c.output)
 			case len(args) == 0 && !all:
 				args = []string{c.account}
 			}

@@ -58,6 +58,9 @@ func (c *cli) explainFieldCommand() *cobra.Command {
 		Args:              exactly(1, "a kind, or a field of it such as origin.s3.region"),
 		ValidArgsFunction: completeField,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !c.forPeople() {
+				return usagef("explain-field prints text for people, which --output %q is not: leave it out", c.output)
+			}
 			word, path, _ := strings.Cut(args[0], ".")
 			k, err := kindOf(word, "Get")
 			if err != nil {

@@ -23,6 +23,9 @@ import (
 const uploadPart = 256 << 10
 
 func (c *cli) mediaCommand(local Local) *cobra.Command {
+	for _, copies := range []*cobra.Command{local.BackupMedia, local.RestoreMedia} {
+		copies.Args = exactly(1, "the name of a folder")
+	}
 	return group(&cobra.Command{
 		Use:   "media",
 		Short: "Manage the files of an account's Media Library",

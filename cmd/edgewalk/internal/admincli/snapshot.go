@@ -55,6 +55,7 @@ nobody. The exit code is 1 if the file is damaged or cut, so a script can see to
 			return nil
 		},
 	}
+	local.RestoreSnapshot.Args = exactly(1, "the name of a file")
 	return group(&cobra.Command{
 		Use:   "snapshot",
 		Short: "Save the topology to a file, or bring it back",
