@@ -145,11 +145,17 @@ func (c *Certificate) Record(domain, uid string, shared bool) store.Certificate 
 	return record
 }
 
-// byteOrderMark begins files of some editors.
-var byteOrderMark = []byte("\ufeff")
+// byteOrderMark begins files of some editors, and joint is where one was put behind another that
+// does not end in an end of line.
+var byteOrderMark, joint = []byte("\ufeff"), []byte("----------BEGIN ")
+
+// blocks is a text as package pem reads it.
+func blocks(b []byte) []byte {
+	return bytes.ReplaceAll(bytes.TrimPrefix(b, byteOrderMark), joint, []byte("-----\n-----BEGIN "))
+}
 
 func readCertificates(b []byte) (all []*x509.Certificate, err error) {
-	rest := bytes.TrimPrefix(b, byteOrderMark)
+	rest := blocks(b)
 	for n := 1; ; n++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
@@ -183,7 +189,7 @@ func readCertificates(b []byte) (all []*x509.Certificate, err error) {
 
 // readKey reads a private key: PKCS #8, PKCS #1, or SEC 1.
 func readKey(b []byte) (key crypto.Signer, err error) {
-	rest := bytes.TrimPrefix(b, byteOrderMark)
+	rest := blocks(b)
 	for {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {

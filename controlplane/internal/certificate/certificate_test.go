@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,10 +98,14 @@ func TestTextAroundPEM(t *testing.T) {
 	crlf := func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n")) }
 	before := func(text string, b []byte) []byte { return append([]byte(text), b...) }
 	for name, c := range map[string][2][]byte{
-		"CR LF":                {crlf(cert), crlf(key)},
-		"text before":          {before("Bag Attributes\n    friendlyName: a\n", cert), before("key:\n", key)},
-		"a byte order mark":    {before("\ufeff", cert), before("\ufeff", key)},
-		"no end of line":       {bytes.TrimSpace(cert), bytes.TrimSpace(key)},
+		"CR LF":             {crlf(cert), crlf(key)},
+		"text before":       {before("Bag Attributes\n    friendlyName: a\n", cert), before("key:\n", key)},
+		"a byte order mark": {before("\ufeff", cert), before("\ufeff", key)},
+		"no end of line":    {bytes.TrimSpace(cert), bytes.TrimSpace(key)},
+		"joined without one": {
+			slices.Concat(bytes.TrimSpace(certtest.PEM(pair.Leaf)), certtest.PEM(issuer.Cert)),
+			slices.Concat(bytes.TrimSpace(cert), key),
+		},
 		"spaces":               {append(cert, "\n\n   \n"...), append(key, "\n\n"...)},
 		"all in one file":      {cert, append(append([]byte{}, cert...), key...)},
 		"with its parameters":  {cert, before("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n", key)},
