@@ -95,6 +95,7 @@ func TestRESTMedia(t *testing.T) {
 	a.want(405, "POST", file, "x")
 	a.want(412, "DELETE", file, "", "If-Match", etag)
 	a.want(200, "DELETE", file, "")
+	a.want(400, "PUT", file, "x", "If-Match", "*")
 	a.want(404, "GET", file, "")
 	a.want(404, "HEAD", file, "")
 	empty := a.want(201, "PUT", "/v1/accounts/acme/mediaFiles/empty.txt", "")

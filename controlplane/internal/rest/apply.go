@@ -87,7 +87,7 @@ func (h *Handler) readManifest(
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	etag, given, err := ifMatch(r)
+	etag, given, err := ifMatch(r, true)
 	switch {
 	case err != nil:
 		return nil, err

@@ -508,7 +508,7 @@ func badField(err error) error {
 
 // match has the call check the etag of If-Match (RFC 9110 13.1.1), as a field of the request.
 func (b *binding) match(r *http.Request, query url.Values, body []byte) ([]byte, error) {
-	etag, given, err := ifMatch(r)
+	etag, given, err := ifMatch(r, b.creates())
 	if err != nil || !given || r.Method == http.MethodGet {
 		return body, err
 	}
@@ -549,10 +549,15 @@ func (b *binding) match(r *http.Request, query url.Values, body []byte) ([]byte,
 	return json.Marshal(fields)
 }
 
-// ifMatch returns the etag that the resource must have, if the request says that it must.
-func ifMatch(r *http.Request) (etag string, given bool, err error) {
+// ifMatch returns the etag that the resource must have, if the request says that it must. That it
+// must be there, whatever its etag, goes without saying for a request that creates nothing; the
+// calls of others cannot ask for it.
+func ifMatch(r *http.Request, creates bool) (etag string, given bool, err error) {
 	values := r.Header.Values("If-Match")
-	if len(values) == 0 || len(values) == 1 && strings.TrimSpace(values[0]) == "*" {
+	switch any := len(values) == 1 && strings.TrimSpace(values[0]) == "*"; {
+	case any && creates:
+		return "", false, invalid(reasonInvalid, fault{"", "If-Match: * cannot be had here: give the etag of what is there"})
+	case any, len(values) == 0:
 		return "", false, nil
 	}
 	etag = strings.TrimSpace(values[0])

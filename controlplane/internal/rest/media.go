@@ -109,7 +109,7 @@ func uploadStart(r *http.Request, account, file string) (*adminv1.UploadMediaFil
 	case none != "":
 		return nil, invalid(reasonInvalid, fault{"", "If-None-Match: only * has a meaning for an upload: the file must not be there yet"})
 	}
-	etag, given, err := ifMatch(r)
+	etag, given, err := ifMatch(r, true)
 	if err != nil {
 		return nil, err
 	}
