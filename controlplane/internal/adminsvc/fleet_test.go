@@ -2,6 +2,8 @@ package adminsvc
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/edgewalk/edgewalk/controlplane/internal/feed"
+	"github.com/edgewalk/edgewalk/controlplane/internal/fleet"
+	"github.com/edgewalk/edgewalk/controlplane/internal/rollout"
 	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 	edgev1 "github.com/edgewalk/edgewalk/proto/edgewalk/edge/v1"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
@@ -30,6 +35,33 @@ func (r *rig) waitsInVain(t *testing.T, fields string, want ...string) {
 		case ms > 60_000:
 			t.Fatalf("%s: lacks %q", text, missing)
 		}
+	}
+}
+
+// A control plane that has heard of nothing yet tells the revision that etcd holds: who waits for
+// an earlier one is told that edges have what they have not.
+func TestRevisionIsThatOfEtcd(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	written := r.must(t, "CreateAccount", `{"accountId": "acme"}`).(*adminv1.CreateAccountResponse).GetRevision()
+	r.tokenOf(t, adminv1.Token_VIEWER, "acme") // etcd goes on, and the topology does not.
+	peers, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peers.Close()
+	log := slog.New(slog.DiscardHandler)
+	starting := feed.New(feed.Config{Store: r.store, Logger: log})
+	holds := rollout.New(rollout.Config{Feed: starting, Store: r.store, Logger: log})
+	r.service.fleet, err = fleet.New(fleet.Config{
+		Feed: starting, Store: r.store, Rollout: holds, Server: peers.Addr().String(), Listener: peers, Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := r.must(t, "GetRevision", `{}`).(*adminv1.GetRevisionResponse)
+	if got.GetRevision() != written || got.GetEpoch() != r.store.Epoch() {
+		t.Errorf("got %v, want revision %d of %s", got, written, r.store.Epoch())
 	}
 }
 

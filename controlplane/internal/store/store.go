@@ -285,6 +285,18 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return resp.Header.Revision, nil
 }
 
+// Written returns the revision of the last change to the topology in etcd, linearizably.
+func (s *Store) Written(ctx context.Context) (int64, error) {
+	resp, err := s.get(ctx, s.keys.tip())
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("read the revision of the topology: %w", err)
+	case len(resp.Kvs) == 0: // The last write had no space for a tip.
+		return resp.Header.Revision, nil
+	}
+	return resp.Kvs[0].ModRevision, nil
+}
+
 // Health returns nil when etcd answers a read that needs its quorum, and otherwise says what is
 // wrong. It waits at most 2 s.
 func (s *Store) Health(ctx context.Context) error {
