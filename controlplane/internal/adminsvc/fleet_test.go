@@ -208,6 +208,31 @@ func TestFleet(t *testing.T) {
 	}
 }
 
+// No purge is done because an edge that has not made it was lost a moment ago: it may serve on.
+func TestAPurgeAwaitsLostEdges(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, rigOptions{})
+	r.must(t, "CreateAccount", `{"accountId": "acme"}`)
+	var purge *topologyv1.Purge
+	t.Run("while the edge is connected", func(t *testing.T) {
+		ack := r.connectEdge(t, "e1", nil)
+		ack(false)
+		purge = r.must(t, "CreatePurge",
+			`{"parent": "accounts/acme", "purge": {"everything": true}}`).(*adminv1.CreatePurgeResponse).GetPurge()
+	})
+	eventually(t, func() bool {
+		edge := r.must(t, "GetEdge", `{"name": "edges/e1"}`).(*adminv1.GetEdgeResponse).GetEdge()
+		return !edge.GetConnected()
+	})
+	got := r.must(t, "GetPurge", fmt.Sprintf(`{"name": %q}`, purge.GetName())).(*adminv1.GetPurgeResponse).GetPurge()
+	listed := r.must(t, "ListPurges", `{"parent": "accounts/acme"}`).(*adminv1.ListPurgesResponse).GetPurges()
+	for _, p := range append(listed, got) {
+		if p.GetState() != topologyv1.Purge_PENDING || p.GetEdges().GetPending() != 1 {
+			t.Errorf("the purge is %v", p)
+		}
+	}
+}
+
 func TestPurgesAreLimited(t *testing.T) {
 	t.Parallel()
 	r := rates{perSecond: purgesPerSecond, burst: purgeBurst}

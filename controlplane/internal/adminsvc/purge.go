@@ -71,7 +71,7 @@ func (s purges) CreatePurge(
 	}
 	// No edge can have applied it before it was written, whatever revisions are known.
 	return &adminv1.CreatePurgeResponse{
-		Purge:    presentPurge(unapplied(s.fleet.Edges()), key, stored),
+		Purge:    s.showPurges(unapplied(s.fleet.Edges()))(key, stored),
 		Revision: result.Revision,
 	}, nil
 }
@@ -142,7 +142,7 @@ func (s *Service) purgeOf(ctx context.Context, account string, revision int64) (
 				if err != nil {
 					return nil, err
 				}
-				return presentPurge(s.fleet.Edges(), r.Key, stored), nil
+				return s.showPurges(s.fleet.Edges())(r.Key, stored), nil
 			}
 			after = r.Key.ID
 		}
@@ -168,29 +168,31 @@ func unapplied(edges []*topologyv1.Edge) []*topologyv1.Edge {
 	return edges
 }
 
-// presentPurge adds how many edges have made a purge: those that have applied its revision.
-func presentPurge(
+// showPurges returns what adds to a purge how many edges have made it: those that have applied its
+// revision. An edge that was lost a moment ago may go on serving what it has, and is waited for.
+func (s *Service) showPurges(
 	edges []*topologyv1.Edge,
-	key topology.Key,
-	stored topology.Stored[*topologyv1.Purge],
-) *topologyv1.Purge {
-	p := present(key, stored)
-	p.Edges = new(topologyv1.Purge_Edges)
-	for _, e := range edges {
-		switch {
-		case !e.GetConnected():
-			p.Edges.Offline++
-		case e.GetAppliedRevision() >= stored.CreateRevision:
-			p.Edges.Done++
-		default:
-			p.Edges.Pending++
+) func(topology.Key, topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+	awaited := s.fleet.Awaited()
+	return func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
+		p := present(key, stored)
+		p.Edges = new(topologyv1.Purge_Edges)
+		for _, e := range edges {
+			switch {
+			case !awaited[e.GetId()]:
+				p.Edges.Offline++
+			case e.GetAppliedRevision() >= stored.CreateRevision:
+				p.Edges.Done++
+			default:
+				p.Edges.Pending++
+			}
 		}
+		p.State = topologyv1.Purge_DONE
+		if p.Edges.Pending > 0 {
+			p.State = topologyv1.Purge_PENDING
+		}
+		return p
 	}
-	p.State = topologyv1.Purge_DONE
-	if p.Edges.Pending > 0 {
-		p.State = topologyv1.Purge_PENDING
-	}
-	return p
 }
 
 func (s purges) GetPurge(ctx context.Context, req *adminv1.GetPurgeRequest) (*adminv1.GetPurgeResponse, error) {
@@ -202,7 +204,7 @@ func (s purges) GetPurge(ctx context.Context, req *adminv1.GetPurgeRequest) (*ad
 	if err != nil {
 		return nil, err
 	}
-	return &adminv1.GetPurgeResponse{Purge: presentPurge(s.edgesNow(ctx), key, stored), Revision: revision}, nil
+	return &adminv1.GetPurgeResponse{Purge: s.showPurges(s.edgesNow(ctx))(key, stored), Revision: revision}, nil
 }
 
 func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) (*adminv1.ListPurgesResponse, error) {
@@ -210,18 +212,7 @@ func (s purges) ListPurges(ctx context.Context, req *adminv1.ListPurgesRequest) 
 	if err != nil {
 		return nil, err
 	}
-	edges := s.edgesNow(ctx)
-	page, err := list(
-		ctx,
-		s.Service,
-		req,
-		topology.KindPurges,
-		account,
-		"",
-		func(key topology.Key, stored topology.Stored[*topologyv1.Purge]) *topologyv1.Purge {
-			return presentPurge(edges, key, stored)
-		},
-	)
+	page, err := list(ctx, s.Service, req, topology.KindPurges, account, "", s.showPurges(s.edgesNow(ctx)))
 	if err != nil {
 		return nil, err
 	}

@@ -340,6 +340,20 @@ type standing struct {
 	rejected     []*topologyv1.Rejected
 }
 
+// Awaited returns the ids of the edges that waits count: those that are connected, and those that
+// were lost less than [LostGrace] ago, which may go on serving.
+func (f *Fleet) Awaited() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	awaited := make(map[string]bool)
+	for id, edge := range f.standings() {
+		if edge.counts {
+			awaited[id] = true
+		}
+	}
+	return awaited
+}
+
 // standings returns every known edge once, and every agent that uses the id of another one. Of what
 // is known of an edge, that by which it is connected counts; else that by which it got furthest. Of
 // two lives of it that seem to be connected, the one counts that got less far.

@@ -1262,9 +1262,9 @@ type Purge_State int32
 const (
 	// Never returned.
 	Purge_STATE_UNSPECIFIED Purge_State = 0
-	// Some connected edge has not applied it.
+	// Some edge has not applied it that is connected, or was lost less than 30 s ago.
 	Purge_PENDING Purge_State = 1
-	// Each connected edge has applied it.
+	// Each of those has applied it.
 	Purge_DONE Purge_State = 2
 )
 
@@ -5673,11 +5673,11 @@ func (x *Purge_Urls) GetUrls() []string {
 // Where a purge has been applied.
 type Purge_Edges struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Connected edges that have applied it.
+	// Edges that have applied it, of those that are connected or were lost less than 30 s ago.
 	Done int32 `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
-	// Connected edges that have not.
+	// Edges of those that have not: one that was lost may go on serving what it has.
 	Pending int32 `protobuf:"varint,2,opt,name=pending,proto3" json:"pending,omitempty"`
-	// Known edges that are not connected; they apply it before they serve with a newer topology.
+	// Other edges that are known; they apply it before they serve with a newer topology.
 	Offline       int32 `protobuf:"varint,3,opt,name=offline,proto3" json:"offline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
