@@ -58,6 +58,10 @@ func mediaFiles() (map[string][]byte, error) {
 
 // seed makes the demo account, or brings it up to date, and returns once the edge serves it.
 func seed(ctx context.Context, conn *grpc.ClientConn, origins []*runningOrigin) error {
+	// The authority asks the edge as soon as there are domains, and again only a minute later.
+	if err := awaitEdge(ctx, conn); err != nil {
+		return fmt.Errorf("wait for the edge: %w", err)
+	}
 	applied, err := adminv1.NewManifestServiceClient(conn).ApplyManifest(ctx, &adminv1.ApplyManifestRequest{
 		Source: &adminv1.ApplyManifestRequest_Manifest{Manifest: manifest(origins)},
 	})
@@ -82,6 +86,17 @@ func seed(ctx context.Context, conn *grpc.ClientConn, origins []*runningOrigin) 
 		return fmt.Errorf("wait for the edge: %w", err)
 	}
 	return nil
+}
+
+// awaitEdge returns once the edge has what the control plane knows.
+func awaitEdge(ctx context.Context, conn *grpc.ClientConn) error {
+	fleet := adminv1.NewFleetServiceClient(conn)
+	now, err := fleet.GetRevision(ctx, new(adminv1.GetRevisionRequest))
+	if err != nil {
+		return err
+	}
+	_, err = fleet.WaitApplied(ctx, &adminv1.WaitAppliedRequest{Revision: now.GetRevision()})
+	return err
 }
 
 // awaitCertificates returns once the edge shows certificates for the demo's domains.

@@ -1,10 +1,21 @@
 package dev
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/edgewalk/edgewalk/controlplane"
+	adminv1 "github.com/edgewalk/edgewalk/proto/edgewalk/admin/v1"
 )
 
 // Only a folder that a demonstration has made is ever emptied or written to.
@@ -108,5 +119,40 @@ GET  /nobody  404  localhost:8080  refused  0.1 ms
 `
 	if out.String() != want {
 		t.Errorf("printed\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// The authority of --acme asks the edge as soon as there are domains, so they wait for the edge.
+func TestDomainsWaitForTheEdge(t *testing.T) {
+	t.Parallel()
+	const any = "127.0.0.1:0"
+	control, err := controlplane.New(t.Context(), controlplane.Config{
+		DataDir: t.TempDir(), AdminAddr: any, EdgeAddr: any, HTTPAddr: any, MediaAddr: any, SharedHost: "cdn.test",
+		Open: true, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- control.Run(ctx) }()
+	defer func() {
+		stop()
+		<-ended
+	}()
+	<-control.Loaded()
+	conn, err := grpc.NewClient(control.Addresses().Admin, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := seed(short, conn, []*runningOrigin{{id: "legacy", url: "http://127.0.0.1:9"}}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("without an edge: %v", err)
+	}
+	accounts, err := adminv1.NewAccountServiceClient(conn).ListAccounts(ctx, new(adminv1.ListAccountsRequest))
+	if err != nil || len(accounts.GetAccounts()) != 0 {
+		t.Errorf("there are %v, %v", accounts.GetAccounts(), err)
 	}
 }
