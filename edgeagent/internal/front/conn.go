@@ -249,10 +249,10 @@ func (c *conn) readFile(f *os.File, p []byte, offset int64) error {
 // replaces it, and disarm removes it.
 func (c *conn) arm(after time.Duration) { c.setUntil(after, 0) }
 
-// armIdle is arm for a connection on which nothing is under way, which also ends when the server
+// armIdle is arm, with idleTime, for a connection on which nothing is under way, which also ends when the server
 // stops. It reports whether the server still serves.
-func (c *conn) armIdle(after time.Duration) bool {
-	c.setUntil(after, 1)
+func (c *conn) armIdle() bool {
+	c.setUntil(idleTime, 1)
 	return !c.server.stopping.Load()
 }
 

@@ -154,7 +154,7 @@ func (c *conn) serveMore(goesOn bool) {
 func (c *conn) await(first bool) *h1 {
 	if first {
 		c.arm(headTime)
-	} else if !c.armIdle(idleTime) {
+	} else if !c.armIdle() {
 		return nil
 	}
 	if c.wire.raw != nil {
@@ -218,7 +218,7 @@ func (h *h1) serve(first bool) (goesOn bool) {
 		case begun:
 			c.arm(headTime)
 			timed = true
-		case !c.armIdle(idleTime):
+		case !c.armIdle():
 			return false
 		}
 		if !h.more() {

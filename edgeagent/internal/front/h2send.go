@@ -60,11 +60,11 @@ func (h *h2conn) appendHead(
 	if length >= 0 {
 		var digits [20]byte
 		d := strconv.AppendInt(digits[:0], length, 10)
-		b = append(append(appendInteger(b, 0, 4, staticContentLength), byte(len(d))), d...)
+		b = append(append(appendInteger(b, 4, staticContentLength), byte(len(d))), d...)
 	}
 	b, dated := appendBlock(append(b, common.literals...), fields)
 	if !dated && !common.dated && now != nil {
-		b = append(appendInteger(b, 0, 4, staticDate), 29)
+		b = append(appendInteger(b, 4, staticDate), 29)
 		b = h.c.server.appendDate(b, *now)
 	}
 	n := len(b) - at - frameHead

@@ -361,7 +361,7 @@ func appendStatus(b []byte, status int) []byte {
 }
 
 func appendValue(b []byte, value string) []byte {
-	return append(appendInteger(b, 0, 7, uint64(len(value))), value...)
+	return append(appendInteger(b, 7, uint64(len(value))), value...)
 }
 
 // appendBlock appends a field list to a header block, as literals that are not to be indexed (RFC
@@ -380,9 +380,9 @@ func appendBlock(b, fields []byte) (block []byte, dated bool) {
 			continue
 		case known:
 			dated = dated || index == staticDate
-			b = appendInteger(b, 0, 4, uint64(index))
+			b = appendInteger(b, 4, uint64(index))
 		default:
-			b = appendInteger(append(b, 0), 0, 7, uint64(len(name)))
+			b = appendInteger(append(b, 0), 7, uint64(len(name)))
 			for i := range len(name) {
 				c := name[i]
 				if 'A' <= c && c <= 'Z' {
@@ -399,12 +399,12 @@ func appendBlock(b, fields []byte) (block []byte, dated bool) {
 	return b, dated
 }
 
-// appendInteger appends an integer behind the bits above its prefix (RFC 7541 5.1).
-func appendInteger(b []byte, above byte, bits uint, n uint64) []byte {
+// appendInteger appends an integer whose prefix has some bits, and zeros above it (RFC 7541 5.1).
+func appendInteger(b []byte, bits uint, n uint64) []byte {
 	if most := uint64(1)<<bits - 1; n < most {
-		return append(b, above|byte(n))
+		return append(b, byte(n))
 	} else {
-		b = append(b, above|byte(most))
+		b = append(b, byte(most))
 		n -= most
 	}
 	for ; n >= 0x80; n >>= 7 {

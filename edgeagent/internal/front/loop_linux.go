@@ -306,7 +306,7 @@ func (l *loop) answer(t *turn) (runs, goesOn bool) {
 		case goesOn && !full && !ended:
 			return true, true
 		}
-		if err = nil; !goesOn || !c.armIdle(idleTime) {
+		if err = nil; !goesOn || !c.armIdle() {
 			break
 		}
 		h.end, err = recvNow(c.fd, h.buf)
@@ -328,7 +328,7 @@ func (l *loop) send(h *h1) (runs, goesOn bool) {
 		return false, goesOn
 	}
 	h.close()
-	if !goesOn || !c.armIdle(idleTime) {
+	if !goesOn || !c.armIdle() {
 		c.end()
 	}
 	return true, false
@@ -367,7 +367,7 @@ func (c *conn) attach() bool {
 	c.mu.Unlock()
 	old.Close()
 	// A call of kill or wake before the connection had this descriptor reached only the old one.
-	return !killed && c.armIdle(idleTime) && c.until.Load() >= 0 && c.loop.add(c, fd) == nil
+	return !killed && c.armIdle() && c.until.Load() >= 0 && c.loop.add(c, fd) == nil
 }
 
 // shut calls shutdown(2) for a connection of the loop, which causes an event. Callers hold c.mu.
