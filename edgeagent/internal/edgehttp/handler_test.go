@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -388,24 +389,16 @@ func TestMetricsAfterEachOutcome(t *testing.T) {
 	e.get("nobody.test", "/")
 	e.send("OPTIONS /acme/a.txt HTTP/1.1\r\nHost: shared.test\r\n\r\n")
 	e.stop()
-	families, err := e.registry.Gather()
-	if err != nil {
-		t.Fatal(err)
+	got := metrictest.Values(t, e.registry)
+	if n := got["edgewalk_edge_response_bytes_total"]; n < 16 {
+		t.Errorf("%v bytes counted, want both bodies", n)
 	}
-	got := map[string]float64{}
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			if family.GetName() == "edgewalk_edge_requests_total" {
-				got[m.GetLabel()[1].GetValue()+" "+m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
-			}
-			if family.GetName() == "edgewalk_edge_response_bytes_total" && m.GetCounter().GetValue() < 16 {
-				t.Errorf("%v bytes counted, want both bodies", m.GetCounter().GetValue())
-			}
-		}
-	}
-	for _, want := range []string{"miss 2xx", "hit 2xx", "not_found 4xx", "refused 4xx", "options 2xx"} {
-		if got[want] != 1 {
-			t.Errorf("%s counted %v times, want once; all: %v", want, got[want], got)
+	for _, want := range []string{
+		"code=2xx outcome=miss", "code=2xx outcome=hit", "code=4xx outcome=not_found", "code=4xx outcome=refused",
+		"code=2xx outcome=options",
+	} {
+		if n := got["edgewalk_edge_requests_total "+want]; n != 1 {
+			t.Errorf("%s counted %v times, want once; all: %v", want, n, got)
 		}
 	}
 }

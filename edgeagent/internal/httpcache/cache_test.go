@@ -15,6 +15,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
+	"github.com/edgewalk/edgewalk/internal/metrictest"
 )
 
 func TestMetaSurvivesStorage(t *testing.T) {
@@ -256,22 +257,9 @@ func TestMetrics(t *testing.T) {
 		t.Error(err)
 	}
 	r.idle() // A reply is there a moment before its fill has ended.
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.Metric {
-			name := f.GetName()
-			for _, l := range m.Label {
-				name += " " + l.GetValue()
-			}
-			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
+	got := metrictest.Values(t, registry)
 	for name, want := range map[string]float64{
-		"edgewalk_cache_fills_total stored": 1, "edgewalk_cache_fills_total not_found": 1,
+		"edgewalk_cache_fills_total result=stored": 1, "edgewalk_cache_fills_total result=not_found": 1,
 		"edgewalk_cache_fill_bytes_total": 5, "edgewalk_cache_fills_running": 0, "edgewalk_cache_endings_remembered": 1,
 	} {
 		if got[name] != want {
