@@ -249,8 +249,8 @@ func (c *conn) readFile(f *os.File, p []byte, offset int64) error {
 // replaces it, and disarm removes it.
 func (c *conn) arm(after time.Duration) { c.setUntil(after, 0) }
 
-// armIdle is arm, with idleTime, for a connection on which nothing is under way, which also ends when the server
-// stops. It reports whether the server still serves.
+// armIdle is arm, with idleTime, for a connection on which nothing is under way, which also ends
+// when the server stops. It reports whether the server still serves.
 func (c *conn) armIdle() bool {
 	c.setUntil(idleTime, 1)
 	return !c.server.stopping.Load()

@@ -148,7 +148,8 @@ func TestDomainsWaitForTheEdge(t *testing.T) {
 	defer conn.Close()
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if err := seed(short, conn, []*runningOrigin{{id: "legacy", url: "http://127.0.0.1:9"}}); status.Code(err) != codes.DeadlineExceeded {
+	origins := []*runningOrigin{{id: "legacy", url: "http://127.0.0.1:9"}}
+	if err := seed(short, conn, origins); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("without an edge: %v", err)
 	}
 	accounts, err := adminv1.NewAccountServiceClient(conn).ListAccounts(ctx, new(adminv1.ListAccountsRequest))
