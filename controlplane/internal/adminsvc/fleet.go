@@ -57,24 +57,16 @@ func (s fleetService) GetEdge(ctx context.Context, req *adminv1.GetEdgeRequest) 
 }
 
 // GetRevision answers with what etcd holds: who waits for that revision waits for what others have
-// written too, of which this control plane may not have heard yet. Without etcd it tells what it
-// has heard of.
+// written too, of which this control plane may not have heard yet.
 func (s fleetService) GetRevision(
 	ctx context.Context, _ *adminv1.GetRevisionRequest,
 ) (*adminv1.GetRevisionResponse, error) {
-	ask, cancel := context.WithTimeout(ctx, revisionTimeout)
-	defer cancel()
-	revision, err := s.store.Written(ask)
+	revision, err := s.store.Written(ctx)
 	if err != nil {
-		if revision = s.fleet.Revision(); revision == 0 {
-			return nil, err
-		}
+		return nil, err
 	}
 	return &adminv1.GetRevisionResponse{Revision: revision, Epoch: s.store.Epoch()}, nil
 }
-
-// revisionTimeout is how long etcd may take to say which revision the topology has.
-const revisionTimeout = 2 * time.Second
 
 // defaultWait is how long WaitApplied waits by default.
 const defaultWait = 30 * time.Second
