@@ -233,8 +233,12 @@ func (s domains) ListCustomDomains(
 	if err != nil {
 		return nil, err
 	}
+	var same []string
+	if req.GetFilter() != "" {
+		same = []string{req.GetFilter()}
+	}
 	page, err := list(ctx, s.Service, req, topology.KindCustomDomains, account, "",
-		present[*topologyv1.CustomDomain], req.GetFilter())
+		present[*topologyv1.CustomDomain], same...)
 	if err != nil {
 		return nil, err
 	}
