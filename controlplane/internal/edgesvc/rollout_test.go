@@ -317,6 +317,16 @@ func TestCanaryRegionGoesFirst(t *testing.T) {
 	third := p.setting(t, "three")
 	rest.reaches(second)
 	canary.reaches(third)
+	for _, one := range []struct {
+		region string
+		at     int64
+		behind bool
+	}{{"eu", first, true}, {"eu", second, false}, {"canary", second, true}, {"eu", 0, true}} {
+		since := p.rollout.BehindSince(one.region, one.at)
+		if since.IsZero() == one.behind || since.After(p.clock.now()) {
+			t.Errorf("at revision %d in %s: behind since %v", one.at, one.region, since)
+		}
+	}
 	p.freeze(t, "", 0)
 	await.True(t, "it to be frozen", func() bool { return p.frozen("eu") })
 	p.later(t, third)

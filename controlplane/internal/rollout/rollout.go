@@ -304,8 +304,8 @@ func (r *Rollout) BehindSince(region string, revision int64) time.Time {
 	switch {
 	case current == nil:
 		return time.Time{}
-	case !r.held(region), r.rest != nil && r.rest.History != current.History:
-		return current.BehindSince(revision)
+	case !r.held(region), r.rest != nil && r.rest.History != current.History, revision == 0:
+		return current.BehindSince(revision) // one that has nothing is sent all of it at once
 	case r.rest == nil:
 		return time.Time{}
 	}
@@ -313,7 +313,10 @@ func (r *Rollout) BehindSince(region string, revision int64) time.Time {
 	if since.IsZero() {
 		return since
 	}
-	return since.Add(r.cfg.CanaryHold)
+	if released := since.Add(r.cfg.CanaryHold); !released.After(r.now()) {
+		return released
+	}
+	return since // of a history that edges were let into at once
 }
 
 // held reports whether a region gets steps only after the canary region.
