@@ -255,6 +255,9 @@ var escapes = regexp.MustCompile(`\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0
 // `\/`, which the parser does not know, a plain slash, and what it would take for something else an
 // escape.
 func jsonAsYAML(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r == '\t' || r == '\\' || r > '~' }) {
+		return text // as most are: the expression looks at each character for long
+	}
 	text = strings.ReplaceAll(text, "\t", " ")
 	return escapes.ReplaceAllStringFunc(text, func(escape string) string {
 		switch {
