@@ -233,7 +233,7 @@ func (s domains) ListCustomDomains(
 	if err != nil {
 		return nil, err
 	}
-	var same []string
+	var same []string // Lists without a filter have the same tokens from every version.
 	if req.GetFilter() != "" {
 		same = []string{req.GetFilter()}
 	}

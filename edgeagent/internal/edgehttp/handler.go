@@ -393,8 +393,8 @@ func leavesAtOnce(r *httpcache.Reply) bool {
 // interim returns what passes interim replies on to the client, without the fields that the
 // endpoint removes or sets.
 func (x *exchange) interim(target *topology.Target) func(int, []byte) {
-	own := ownFields{target.Endpoint.ResponseHeaders, target}
 	return func(status int, fields []byte) {
+		own := ownFields{target.Endpoint.ResponseHeaders, target}
 		var list []byte
 		for name, value := range field.Fields(fields) {
 			if mayPass(name, target) && !own.decides(name) {
@@ -505,10 +505,12 @@ func (s *Server) client(x *front.Exchange) netip.Addr {
 
 // parseHop reads an address of X-Forwarded-For. Some proxies write the client's port behind it.
 func parseHop(hop string) (netip.Addr, error) {
-	if withPort, err := netip.ParseAddrPort(hop); err == nil {
-		return withPort.Addr(), nil
+	address, err := netip.ParseAddr(hop)
+	if err == nil {
+		return address, nil
 	}
-	return netip.ParseAddr(hop)
+	withPort, err := netip.ParseAddrPort(hop)
+	return withPort.Addr(), err
 }
 
 // newRequestID returns a random id, by which a reply can be found in the log.

@@ -3,7 +3,6 @@ package edgehttp
 import (
 	"bytes"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/certs"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/front"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/route"
 	"github.com/edgewalk/edgewalk/internal/certfile"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -224,22 +224,7 @@ func (s *Server) redirects(x *exchange, root *route.Root, t *topology.Target) bo
 // inURI returns a part of a request target with the bytes escaped that no URI has (RFC 3986 2), as
 // those of text in UTF-8 are. Clients read such bytes of a Location in different ways.
 func inURI(part string) string {
-	strange := func(c byte) bool { return c > '~' || strings.IndexByte("\"<>\\^`{|}", c) >= 0 }
-	for i := range len(part) {
-		if !strange(part[i]) {
-			continue
-		}
-		b := []byte(part[:i])
-		for _, c := range []byte(part[i:]) {
-			if strange(c) {
-				b = fmt.Appendf(b, "%%%02X", c)
-			} else {
-				b = append(b, c)
-			}
-		}
-		return string(b)
-	}
-	return part
+	return kind.Escape(part, func(c byte) bool { return c <= '~' && strings.IndexByte("\"<>\\^`{|}", c) < 0 })
 }
 
 // securePort returns the port to name in a redirect. For a client that used the default port of

@@ -236,7 +236,11 @@ func (q *query) respond(a *answer, r *Reply) error {
 // says which (RFC 9211 2.3).
 func (a *answer) sentAs(r *Reply, status int) {
 	r.Status = status
-	if a.answered != 0 && a.answered != status {
+	switch a.answered {
+	case 0: // What a.cache says stands.
+	case status:
+		a.cache.ForwardStatus = 0
+	default:
 		a.cache.ForwardStatus = a.answered
 	}
 }

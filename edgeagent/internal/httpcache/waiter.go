@@ -151,12 +151,9 @@ func (w *waiter) fits() bool {
 }
 
 // status is the Cache-Status of a request that an origin was asked for.
-func (w *waiter) status(outcome int) rfc9111.CacheStatus {
+func (w *waiter) status() rfc9111.CacheStatus {
 	res := &w.f.result
 	s := rfc9111.CacheStatus{Forward: w.f.forward, Collapsed: w.joined, Detail: res.detail}
-	if outcome != res.head.Status {
-		s.ForwardStatus = outcome
-	}
 	if res.detail == "" {
 		v := res.fresh.At(res.head.ResponseTime, w.q.now)
 		s.Stored, s.TTL, s.HasTTL = res.object == nil || res.object.Keeping(), v.TTL, true
@@ -170,7 +167,7 @@ func (w *waiter) reply(from source, length int64, status int, outcome Outcome) *
 	a := &w.q.answer
 	*a = answer{
 		decoded: res.decoded, status: res.head.Status, vals: res.vals, length: length, from: from,
-		verdict: res.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(status), answered: status,
+		verdict: res.fresh.At(res.head.ResponseTime, w.q.now), cache: w.status(), answered: status,
 		outcome: outcome, steps: res.walk.Steps,
 	}
 	return a
