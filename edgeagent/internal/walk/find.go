@@ -77,17 +77,25 @@ func New(cfg Config) *Walker {
 // the body of its reply; a walk's own deadline ends when the head of the file arrives.
 func (w *Walker) Find(ctx context.Context, r *Request, stored Stored) *Result {
 	deadline := time.Now().Add(r.Endpoint.WalkDeadline)
+	now := w.now()
+	till := now.Add(r.Endpoint.Cache.NegativeTTL)
 	var room [4]*origin.Answer
 	answers := answers(room[:0])
-	res := &Result{}
-	till := w.now().Add(r.Endpoint.Cache.NegativeTTL)
+	held := &struct { // most walks ask the Media Library and one origin
+		Result
+		steps [2]StepReport
+	}{}
+	res := &held.Result
+	res.Steps = held.steps[:0]
 	ctx, span := w.traceWalk(ctx, r)
 	for i, step := range r.Endpoint.Steps {
-		a, until := w.recall(r, step.Origin)
+		if i > 0 {
+			now = w.now()
+		}
+		a, until := w.recall(r, step.Origin, now)
 		if a == nil {
-			began := w.now()
 			a = w.ask(ctx, r, step.Origin, stored.validators(r, step.Origin), deadline)
-			until = w.learn(r, step.Origin, a, began)
+			until = w.learn(r, step.Origin, a, now)
 			w.metrics.asked(r.Account.ID, step.Origin, a)
 		} else {
 			w.noteStep(ctx, step.Origin, a)
@@ -192,6 +200,9 @@ func (res *Result) supply(r *Request, i int, a *origin.Answer) {
 // counts, because it belongs to one client. Authorization never does, because it is not for Vary to
 // name (RFC 9110 12.5.5): RFC 9111 3.5 says who else may be given the reply.
 func (res *Result) dependsOn(r *Request, vary []string) []string {
+	if len(res.Forwarded) == 0 {
+		return nil
+	}
 	own := forwarded(r.Endpoint.Steps[res.Step : res.Step+1])
 	names, _ := rfc9111.ParseVary(vary)
 	said := slices.ContainsFunc(own, func(name string) bool { return slices.Contains(names, strings.ToLower(name)) })
@@ -278,14 +289,12 @@ func (w *Walker) learn(r *Request, o *topology.Origin, a *origin.Answer, began t
 
 // recall returns a remembered answer and the time until which it may be used, or nil if o has to be
 // asked.
-func (w *Walker) recall(r *Request, o *topology.Origin) (*origin.Answer, time.Time) {
+func (w *Walker) recall(r *Request, o *topology.Origin, now time.Time) (*origin.Answer, time.Time) {
 	if o == nil {
 		return nil, time.Time{}
 	}
-	now := w.now()
 	m, left := w.memory.recall(w.memory.key(r, o), r.Endpoint.Cache.NegativeTTL, now)
-	asked := now.Add(-w.memory.since(m, now))
-	if left <= 0 || w.purged(r.Account.UID, r.Endpoint.UID, r.Path, r.Query, m.asof, asked) {
+	if left <= 0 || w.purged(r.Account.UID, r.Endpoint.UID, r.Path, r.Query, m.asof, now.Add(-w.memory.since(m, now))) {
 		return nil, time.Time{}
 	}
 	return &origin.Answer{

@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -57,16 +58,13 @@ func newMemory(bytes int, now time.Time) *memory {
 }
 
 func (m *memory) key(r *Request, o *topology.Origin) (k missKey) {
-	for i := range k {
-		var h maphash.Hash
-		h.SetSeed(m.seeds[i])
-		h.WriteString(r.Epoch)
-		h.WriteByte(0)
-		h.WriteString(o.UID)
-		h.WriteByte(0)
-		maphash.WriteComparable(&h, o.Target)
-		r.WriteAsked(&h, o)
-		k[i] = h.Sum64()
+	var room [512]byte // more than most take
+	b := append(append(room[:0], r.Epoch...), 0)
+	b = append(append(b, o.UID...), 0)
+	b = binary.NativeEndian.AppendUint64(b, o.Target)
+	b = r.AppendAsked(b, o)
+	for i, seed := range m.seeds {
+		k[i] = maphash.Bytes(seed, b)
 	}
 	return k
 }

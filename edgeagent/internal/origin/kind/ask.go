@@ -1,7 +1,6 @@
 package kind
 
 import (
-	"hash/maphash"
 	"net/http"
 	"time"
 
@@ -57,40 +56,37 @@ func (c Conditions) Apply(h http.Header) {
 	}
 }
 
-// WriteAsked writes to h what the answer of o may depend on: two requests that write the same get
-// the same answer. Accept and Accept-Encoding are part of it, because an origin may answer "no such
+// AppendAsked appends what the answer of o may depend on: two requests that append the same get the
+// same answer. Accept and Accept-Encoding are part of it, because an origin may answer "no such
 // file" where it lacks one form of a file. The client's address is not, because origins get it for
 // their logs alone.
-func (r *Request) WriteAsked(h *maphash.Hash, o *topology.Origin) {
+func (r *Request) AppendAsked(b []byte, o *topology.Origin) []byte {
 	if keyed(o) {
-		writeField(h, r.Object)
-		return
+		return appendField(b, r.Object)
 	}
-	writeField(h, r.Path)
-	writeField(h, r.Query)
+	b = appendField(b, r.Path)
+	b = appendField(b, r.Query)
 	web := o.Spec.GetWeb()
 	if web.GetForwardHostHeader() {
-		writeField(h, r.Host)
+		b = appendField(b, r.Host)
 	}
-	writeLines(h, r.Header["Accept"])
-	writeLines(h, r.Header["Accept-Encoding"])
-	writeLines(h, r.Header["Cdn-Loop"])
+	b = appendLines(b, r.Header["Accept"])
+	b = appendLines(b, r.Header["Accept-Encoding"])
+	b = appendLines(b, r.Header["Cdn-Loop"])
 	for _, name := range web.GetForwardRequestHeaders() {
-		writeLines(h, r.Header[field.Canonical(name)])
+		b = appendLines(b, r.Header[field.Canonical(name)])
 	}
+	return b
 }
 
-func writeLines(h *maphash.Hash, lines []string) {
+func appendLines(b []byte, lines []string) []byte {
 	for _, line := range lines {
-		writeField(h, line)
+		b = appendField(b, line)
 	}
-	h.WriteByte(1)
+	return append(b, 1)
 }
 
-func writeField(h *maphash.Hash, s string) {
-	h.WriteString(s)
-	h.WriteByte(0)
-}
+func appendField(b []byte, s string) []byte { return append(append(b, s...), 0) }
 
 // keyed reports whether an origin holds its files under object keys; nil is the Media Library.
 func keyed(o *topology.Origin) bool { return o == nil || topology.Keyed(o.Spec) }

@@ -2,7 +2,9 @@ package kind
 
 import (
 	"hash/maphash"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/edgewalk/edgewalk/internal/topology"
 )
@@ -16,23 +18,17 @@ type Identity struct {
 // IdentityOf hashes the credentials with a random seed, so that no admin can find credentials with
 // the hash of another's.
 func IdentityOf(seed maphash.Seed, o *topology.Origin) Identity {
-	var h maphash.Hash
-	h.SetSeed(seed)
+	var b []byte
 	for _, field := range [...]string{
 		o.Spec.GetS3().GetAccessKeyId(), o.Spec.GetGcs().GetClientEmail(), o.Spec.GetAkeneo().GetClientId(),
 		o.Spec.GetAkeneo().GetUsername(),
 	} {
-		writeField(&h, field)
+		b = appendField(b, field)
 	}
-	maphash.WriteComparable(&h, o.Spec.GetS3().GetUseAmbientCredentials())
-	keys := make([]string, 0, 4)
-	for key := range o.Secrets {
-		keys = append(keys, key)
+	b = strconv.AppendBool(b, o.Spec.GetS3().GetUseAmbientCredentials())
+	for _, key := range slices.Sorted(maps.Keys(o.Secrets)) {
+		b = appendField(b, key)
+		b = appendField(b, o.Secrets[key])
 	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		writeField(&h, key)
-		writeField(&h, o.Secrets[key])
-	}
-	return Identity{uid: o.UID, target: o.Target, credentials: h.Sum64()}
+	return Identity{uid: o.UID, target: o.Target, credentials: maphash.Bytes(seed, b)}
 }
