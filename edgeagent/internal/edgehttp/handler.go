@@ -29,10 +29,13 @@ import (
 type exchange struct {
 	handled
 
-	mayWait func() // front.Exchange.MayWait, without a new closure for each request
-	line    []byte // of the access log
-	fields  []byte // of the reply
-	hit     httpcache.Reply
+	// front.Exchange's MayWait and OnLeave, without a new closure for each request.
+	mayWait func()
+	onLeave func(f func()) (stop func() bool)
+
+	line   []byte // of the access log
+	fields []byte // of the reply
+	hit    httpcache.Reply
 }
 
 // handled is one request, with what is counted and logged of it. Until [front.Exchange.Own] is
@@ -60,6 +63,7 @@ type handled struct {
 func newExchange() *exchange {
 	x := new(exchange)
 	x.mayWait = func() { x.MayWait() }
+	x.onLeave = func(f func()) (stop func() bool) { return x.OnLeave(f) }
 	return x
 }
 
@@ -359,15 +363,18 @@ func (s *Server) within(x *exchange) context.Context {
 // memory that the cache may keep.
 func (s *Server) own(x *exchange) *httpcache.Request {
 	x.Own()
-	asked, fields := x.asked, x.Fields
-	t := &asked.Target
+	held := &struct {
+		asked  httpcache.Request
+		fields field.Lines
+	}{x.asked, x.Fields}
+	asked, t := &held.asked, &held.asked.Target
 	own(t)
-	asked.Method, asked.Fields, asked.OnLeave, asked.BeforeDisk = x.Method, &fields, x.OnLeave, nil
+	asked.Method, asked.Fields, asked.OnLeave, asked.BeforeDisk = x.Method, &held.fields, x.onLeave, nil
 	// What a client of HTTP/2 has given up must not count among what it may ask for at once.
 	asked.Stays = x.Version < front.HTTP2
 	asked.Admit = func() bool { return s.admit(x) }
 	x.entry.Host, x.entry.Path, x.query = t.Host, t.Path, t.Query
-	return &asked
+	return asked
 }
 
 // send sends a reply of the cache.

@@ -67,8 +67,16 @@ func (l *locations) hit(x *front.Exchange, root *route.Root, hash uint64, t *top
 	slot.known.Store(at)
 }
 
-// own replaces the strings of a target by copies.
+// own replaces the strings of a target by copies, in one piece of memory.
 func own(t *topology.Target) {
-	t.Host, t.Path = strings.Clone(t.Host), strings.Clone(t.Path)
-	t.Query, t.Object = strings.Clone(t.Query), strings.Clone(t.Object)
+	parts := [...]*string{&t.Host, &t.Path, &t.Query, &t.Object}
+	var text strings.Builder // a sum of strings of which all but one are empty is no copy
+	text.Grow(len(t.Host) + len(t.Path) + len(t.Query) + len(t.Object))
+	for _, part := range parts {
+		text.WriteString(*part)
+	}
+	all := text.String()
+	for _, part := range parts {
+		*part, all = all[:len(*part)], all[len(*part):]
+	}
 }

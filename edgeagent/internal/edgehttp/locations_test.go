@@ -5,7 +5,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
+	"github.com/edgewalk/edgewalk/internal/topology"
 	topologyv1 "github.com/edgewalk/edgewalk/proto/edgewalk/topology/v1"
 )
 
@@ -100,5 +102,31 @@ func TestHitsFollowWhatTheyDependOn(t *testing.T) {
 	hit("shared.test", "/acme/a", 404, nil)
 	if n := asked.Load(); n > 3 {
 		t.Errorf("the origin was asked %d times", n)
+	}
+}
+
+func TestOwnedTargetsShareNoMemory(t *testing.T) {
+	for _, test := range []topology.Target{
+		{Host: "a.test", Path: "/b/c", Query: "d=1", Object: "b/c"},
+		{Path: "/"},
+		{},
+	} {
+		read := []byte(test.Host + test.Path + test.Query + test.Object)
+		took := func(n int) (s string) {
+			s, read = unsafe.String(unsafe.SliceData(read), n), read[n:]
+			return s
+		}
+		all := read
+		kept := topology.Target{
+			Host: took(len(test.Host)), Path: took(len(test.Path)),
+			Query: took(len(test.Query)), Object: took(len(test.Object)),
+		}
+		own(&kept)
+		for i := range all {
+			all[i] = '?'
+		}
+		if kept != test {
+			t.Errorf("%+v became %+v when the memory of the request was used again", test, kept)
+		}
 	}
 }
