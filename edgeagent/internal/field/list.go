@@ -86,6 +86,10 @@ func AppendBytes[T []byte | string](b []byte, p T) []byte {
 
 // CutBytes takes what [AppendBytes] appended off the front of b. It aliases b.
 func CutBytes(b []byte) (p, rest []byte, ok bool) {
+	if len(b) > 0 && b[0] < 1<<7 && int(b[0]) < len(b) { // most lengths take one byte
+		end := 1 + int(b[0])
+		return b[1:end:end], b[end:], true
+	}
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > uint64(len(b)-w) {
 		return nil, nil, false

@@ -2,6 +2,7 @@ package field
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/http"
 	"strconv"
 	"strings"
@@ -77,6 +78,43 @@ func FuzzCanonical(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		if got, want := Canonical(name), http.CanonicalHeaderKey(name); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	})
+}
+
+// What starts with a short length is cut without a look at the others.
+func FuzzCutBytes(f *testing.F) {
+	for _, b := range []string{
+		"", "\x00", "\x01", "\x01a", "\x02a", "\x7f", "\x80", "\x80\x00", "\x81\x00ab", "\x80\x01",
+	} {
+		f.Add([]byte(b))
+	}
+	for _, n := range []int{126, 127, 128, 129, 1 << 14} {
+		whole := AppendBytes(nil, strings.Repeat("v", n))
+		f.Add(whole)
+		f.Add(whole[:len(whole)-1])
+		f.Add(append(whole, "rest"...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, rest, ok := CutBytes(b)
+		n, w := binary.Uvarint(b)
+		if want := w > 0 && n <= uint64(len(b)-w); ok != want {
+			t.Fatalf("%q: %v", b, ok)
+		} else if ok && (!bytes.Equal(p, b[w:w+int(n)]) || !bytes.Equal(rest, b[w+int(n):]) || cap(p) != len(p)) {
+			t.Errorf("%q: %q and %q", b, p, rest)
+		}
+		rest = b
+		for name, value := range Fields(b) {
+			n, after, _ := CutString(rest)
+			v, after, ok := CutString(after)
+			if rest = after; !ok || n != name || v != value {
+				t.Fatalf("%q: %q and %q, want %q and %q", b, name, value, n, v)
+			}
+		}
+		if _, after, ok := CutBytes(rest); ok {
+			if _, _, ok := CutBytes(after); ok {
+				t.Errorf("%q: not all fields come", b)
+			}
 		}
 	})
 }
