@@ -250,9 +250,13 @@ func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 	if o == nil || origin.Keyed(o) {
 		return false // they do not look at Accept
 	}
+	accept := f.first.Header.Get("Accept")
+	if accept == anyType[0] {
+		return false
+	}
 	media, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	media = strings.ToLower(strings.TrimSpace(media))
-	if !rfc9111.Named(f.first.Header.Get("Accept"), media) {
+	if !rfc9111.Named(accept, media) {
 		return false
 	}
 	byPath, _ := contenttype.Of(f.first.Target.Path)
@@ -262,10 +266,10 @@ func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 // found publishes a file.
 func (f *fill) found(res *walk.Result) (rest func()) {
 	resp := res.Response
-	fresh, asked, came := f.judgeResponse(resp.Status, field.Map(resp.Header), res)
-	tags := rfc9111.Tags(resp.Header.Values)
-	private := dependsOnCredentials(field.Map(resp.Header), res)
 	header := field.Map(resp.Header)
+	fresh, asked, came := f.judgeResponse(resp.Status, header, res)
+	tags := rfc9111.Tags(header.Values)
+	private := dependsOnCredentials(header, res)
 	f.clean(header, res, came)
 	if f.choseCoding(header) {
 		rfc9111.AddVary(header, "Accept-Encoding")

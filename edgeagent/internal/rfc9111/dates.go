@@ -59,7 +59,8 @@ func ParseDate(s string, now time.Time) (time.Time, bool) {
 		year := now.UTC().Year()/100*100 + r.number(2)
 		r.text(" ")
 		t, ok := r.date(year, month, day, r.clock(), " GMT")
-		if ok && t.After(now.AddDate(50, 0, 0)) {
+		// A copy, so that now does not escape to the heap, with all that it is a part of.
+		if copied := time.Unix(now.Unix(), int64(now.Nanosecond())); ok && t.After(copied.AddDate(50, 0, 0)) {
 			t = t.AddDate(-100, 0, 0)
 		}
 		return t, ok
@@ -84,7 +85,10 @@ func (r *dateReader) take(n int) string {
 	return out
 }
 
-func (r *dateReader) text(want string) { r.ok = strings.EqualFold(r.take(len(want)), want) && r.ok }
+func (r *dateReader) text(want string) {
+	got := r.take(len(want))
+	r.ok = (got == want || strings.EqualFold(got, want)) && r.ok
+}
 
 // number reads exactly n digits.
 func (r *dateReader) number(n int) (value int) {
@@ -98,8 +102,11 @@ func (r *dateReader) number(n int) (value int) {
 // name reads one of a row of names of three letters and returns its place, from 1 on.
 func (r *dateReader) name(names string) int {
 	got := r.take(3)
-	for i := 0; i < len(names); i += 3 {
-		if strings.EqualFold(got, names[i:i+3]) {
+	if i := strings.Index(names, got); i%3 == 0 && r.ok { // as nearly all are spelt
+		return i/3 + 1
+	}
+	for i := 0; i < len(names) && r.ok; i += 3 {
+		if got[0]|0x20 == names[i]|0x20 && strings.EqualFold(got, names[i:i+3]) {
 			return i/3 + 1
 		}
 	}

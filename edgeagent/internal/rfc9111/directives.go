@@ -58,46 +58,35 @@ func ParseCacheControl(lines []string) Directives {
 }
 
 func (d *Directives) set(name, value string, hasValue, quoted bool) {
-	switch {
-	case strings.EqualFold(name, "max-age"):
-		d.MaxAge.least(deltaSeconds(value))
-	case strings.EqualFold(name, "s-maxage"):
-		d.SMaxAge.least(deltaSeconds(value))
-	case strings.EqualFold(name, "stale-while-revalidate"):
-		d.StaleWhileRevalidate.least(deltaSeconds(value))
-	case strings.EqualFold(name, "stale-if-error"):
-		d.StaleIfError.least(deltaSeconds(value))
-	case strings.EqualFold(name, "no-cache"):
-		d.NoCache = !qualified(value, hasValue, quoted, &d.NoCacheFields) || d.NoCache
-	case strings.EqualFold(name, "private"):
-		d.Private = !qualified(value, hasValue, quoted, &d.PrivateFields) || d.Private
-	default:
-		if flag := d.flag(name); flag != nil {
-			*flag = true
-		}
-	}
-}
-
-// flag returns the field of a directive that takes no argument; one that comes with an argument all
-// the same still counts.
-func (d *Directives) flag(name string) *bool {
 	switch strings.ToLower(name) {
+	case "max-age":
+		d.MaxAge.least(deltaSeconds(value))
+	case "s-maxage":
+		d.SMaxAge.least(deltaSeconds(value))
+	case "stale-while-revalidate":
+		d.StaleWhileRevalidate.least(deltaSeconds(value))
+	case "stale-if-error":
+		d.StaleIfError.least(deltaSeconds(value))
+	case "no-cache":
+		d.NoCache = !qualified(value, hasValue, quoted, &d.NoCacheFields) || d.NoCache
+	case "private":
+		d.Private = !qualified(value, hasValue, quoted, &d.PrivateFields) || d.Private
+	// Those that take no argument count all the same if they come with one.
 	case "no-store":
-		return &d.NoStore
+		d.NoStore = true
 	case "public":
-		return &d.Public
+		d.Public = true
 	case "must-revalidate":
-		return &d.MustRevalidate
+		d.MustRevalidate = true
 	case "proxy-revalidate":
-		return &d.ProxyRevalidate
+		d.ProxyRevalidate = true
 	case "must-understand":
-		return &d.MustUnderstand
+		d.MustUnderstand = true
 	case "immutable":
-		return &d.Immutable
+		d.Immutable = true
 	case "only-if-cached":
-		return &d.OnlyIfCached
+		d.OnlyIfCached = true
 	}
-	return nil
 }
 
 // qualified appends the field names of a qualified directive and reports whether there were any.
@@ -127,11 +116,14 @@ func qualified(value string, hasValue, quoted bool, names *[]string) bool {
 // nextDirective cuts the first directive off s. value is the inside of a quoted string, its escapes
 // kept.
 func nextDirective(s string) (name, value string, hasValue, quoted bool, rest string) {
-	end := strings.IndexAny(s, ",=")
-	if end < 0 {
-		return trim(s), "", false, false, ""
+	end := 0
+	for end < len(s) && s[end] != ',' && s[end] != '=' {
+		end++
 	}
-	if s[end] == ',' {
+	switch {
+	case end == len(s):
+		return trim(s), "", false, false, ""
+	case s[end] == ',':
 		return trim(s[:end]), "", false, false, s[end+1:]
 	}
 	name, s = trimLeft(s[:end]), s[end+1:]
@@ -187,16 +179,18 @@ func deltaSeconds(s string) time.Duration {
 }
 
 func trim(s string) string {
-	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	for len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+	for s = trimLeft(s); len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t'); {
 		s = s[:len(s)-1]
 	}
 	return s
 }
 
-func trimLeft(s string) string { return strings.TrimLeft(s, " \t") }
+func trimLeft(s string) string {
+	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	return s
+}
 
 // isToken reports whether s is a token (RFC 9110 5.6.2), as field names are.
 func isToken(s string) bool {

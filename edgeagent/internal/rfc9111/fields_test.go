@@ -15,6 +15,25 @@ import (
 
 var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
+func TestEveryDayAndMonth(t *testing.T) {
+	t.Parallel()
+	for want := t0.UTC().Truncate(24 * time.Hour); want.Year() < t0.Year()+2; want = want.AddDate(0, 0, 1) {
+		for _, form := range []string{http.TimeFormat, time.ANSIC, "Monday, 02-Jan-06 15:04:05 GMT"} {
+			s := want.Format(form)
+			for _, spelt := range []string{s, strings.ToLower(s), strings.ToUpper(s)} {
+				if got, ok := ParseDate(spelt, t0); !ok || !got.Equal(want) {
+					t.Fatalf("ParseDate(%q) = %v, %v", spelt, got, ok)
+				}
+			}
+		}
+	}
+	for _, month := range []string{"anF", "nFe", "ebM", "cJa", "   ", "JaN ", "Ja"} {
+		if got, ok := ParseDate("Sun, 06 "+month+" 1994 08:49:37 GMT", t0); ok {
+			t.Errorf("%q is taken for a month: %v", month, got)
+		}
+	}
+}
+
 func TestParseDate(t *testing.T) {
 	t.Parallel()
 	want := time.Date(1994, 11, 6, 8, 49, 37, 0, time.UTC)

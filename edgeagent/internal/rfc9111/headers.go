@@ -34,33 +34,21 @@ func Tags(header Fields) []string {
 	return tags
 }
 
-// dropped are the fields that never leave edgewalk: hop-by-hop ones (RFC 9110 7.6.1), those by
-// which one origin would speak for every site on a shared host (cookies, transport and reporting
-// policy, service workers), those that say which pages may read a reply, which is the endpoint's to
-// say, and edgewalk's own inputs.
-var dropped = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
-	"Proxy-Authentication-Info": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true,
-	"Set-Cookie": true, "Set-Cookie2": true, "Clear-Site-Data": true, "Strict-Transport-Security": true,
-	"Alt-Svc": true, "Nel": true, "Report-To": true, "Service-Worker-Allowed": true, "Server": true,
-	"Access-Control-Allow-Origin": true, "Access-Control-Allow-Credentials": true, "Timing-Allow-Origin": true,
-	"Cache-Tag": true, "Surrogate-Key": true,
-}
-
-var droppedPrefixes = [...]string{"X-Amz-", "X-Ms-", "X-Goog-"}
-
-// Dropped reports whether a response field, named in canonical form, is never passed on or stored.
+// Dropped reports whether a response field, named in canonical form, is never passed on or stored:
+// hop-by-hop ones (RFC 9110 7.6.1), those by which one origin would speak for every site on a
+// shared host (cookies, transport and reporting policy, service workers), those that say which
+// pages may read a reply, which is the endpoint's to say, and edgewalk's own inputs.
 func Dropped(name string) bool {
-	if dropped[name] {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Authentication-Info",
+		"Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		"Set-Cookie", "Set-Cookie2", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Nel", "Report-To",
+		"Service-Worker-Allowed", "Server",
+		"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Timing-Allow-Origin",
+		"Cache-Tag", "Surrogate-Key":
 		return true
 	}
-	for _, prefix := range droppedPrefixes {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(name, "X-Amz-") || strings.HasPrefix(name, "X-Ms-") || strings.HasPrefix(name, "X-Goog-")
 }
 
 // Strip removes from an origin's response header what is never passed on: see [Dropped], and the
