@@ -47,7 +47,7 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
 // find makes the walk and publishes what it found. It returns what is left to do then, nil if that
 // is nothing.
 func (f *fill) find() (rest func()) {
-	growStack()
+	growStack(false)
 	var stored walk.Stored
 	if f.stored.ok {
 		stored = walk.Stored{

@@ -61,7 +61,7 @@ func (f *fill) goOn() {
 			socket.Yield() // to the client, which has the beginning now
 		}
 		go func() {
-			growStack()
+			growStack(false)
 			f.finish(rest)
 		}()
 	}
