@@ -1,5 +1,10 @@
 package field
 
+import (
+	"slices"
+	"strings"
+)
+
 // Map holds fields by canonical name, each line apart, as replies of origins come. Its methods take
 // canonical names.
 type Map map[string][]string
@@ -20,3 +25,19 @@ func (m Map) Set(name, value string) { m[name] = []string{value} }
 
 // Del removes a field.
 func (m Map) Del(name string) { delete(m, name) }
+
+// Named is a field with all its values.
+type Named struct {
+	Name   string
+	Values []string
+}
+
+// AppendSorted appends all fields to b, in the order of their names.
+func (m Map) AppendSorted(b []Named) []Named {
+	at := len(b)
+	for name, values := range m {
+		b = append(b, Named{name, values})
+	}
+	slices.SortFunc(b[at:], func(x, y Named) int { return strings.Compare(x.Name, y.Name) })
+	return b
+}

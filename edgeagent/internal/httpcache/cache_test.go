@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/purges"
@@ -59,6 +60,58 @@ func TestOriginHeaderIsKept(t *testing.T) {
 		}
 		if _, ok := field.Get(split.shown, "Cdn-Cache-Control"); ok {
 			t.Errorf("%s: clients see fields for caches", name)
+		}
+	}
+}
+
+// What a hit needs is found in one pass, as if each field were looked up, in any case of letters.
+func TestDecodeFindsWhatALookUpFinds(t *testing.T) {
+	t.Parallel()
+	for _, h := range []field.Map{
+		{},
+		{"Etag": {`"1"`, `"2"`}, "Last-Modified": {"m", "n"}, "Date": {"d", "e"}, "Content-Type": {"text/css"}},
+		{"Etag": {"", `"2"`}, "Last-Modified": {"", "n"}, "Date": {"", "e"}, "Vary": {"", "Accept"}},
+		{"Etag": {`W/"1"`}, "Content-Type": {"text/css"}, "Vary": {"Accept", "Origin"}},
+		{"Etag": {"1"}, "Content-Type": {"image/png"}, "Vary": {"Accept"}},
+		{"Content-Type": {"text/css", "image/png"}},
+		{"Content-Type": {"image/png", "text/css"}},
+		{"Content-Type": {"text/css"}, "Content-Encoding": {"identity", "gzip"}},
+		{"Content-Type": {"text/css"}, "Content-Encoding": {"Identity"}, "Vary": {"*"}},
+		{"Content-Type": {"text/css"}, "Content-Range": {"x"}},
+		{"Content-Type": {"text/css"}, "Cache-Control": {"max-age=5", "No-Transform"}},
+		{"Content-Type": {"text/css"}, "Cdn-Cache-Control": {"no-transform"}},
+	} {
+		for _, f := range []rfc9111.Freshness{{}, {SetByUs: true}, {Capped: true}} {
+			for _, status := range []int{200, 404} {
+				split := fieldsOf(h, f)
+				d := decode(status, nil, meta{}, split)
+				var want rfc9111.Validators
+				want.ETag, _ = field.Get(split.shown, "etag")
+				want.LastModified, _ = field.Get(split.shown, "last-modified")
+				want.Date, _ = field.Get(split.list(), "date")
+				if d.vals != want {
+					t.Errorf("%v: %+v, want %+v", h, d.vals, want)
+				}
+				smaller := status == 200 && len(h["Content-Type"]) > 0 && len(h["Content-Range"]) == 0
+				for _, of := range h.AppendSorted(nil) {
+					for _, value := range of.Values {
+						switch of.Name {
+						case "Content-Type":
+							smaller = smaller && coding.Compressible(value)
+						case "Content-Encoding":
+							smaller = smaller && strings.EqualFold(value, "identity")
+						case "Cache-Control", "Cdn-Cache-Control":
+							smaller = smaller && !noTransform(value)
+						}
+					}
+				}
+				if d.compressible != smaller || smaller && d.weak != weak(want.ETag) {
+					t.Errorf("%v: compressible %v, weak %q", h, d.compressible, d.weak)
+				}
+				if vary := h.Get("Vary"); smaller && len(h["Vary"]) > 0 && !strings.HasPrefix(d.varied, vary) {
+					t.Errorf("%v: varied %q", h, d.varied)
+				}
+			}
 		}
 	}
 }

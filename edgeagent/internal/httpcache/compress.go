@@ -143,33 +143,6 @@ func (q *query) mayCompress(length int64) bool {
 		(length < 0 || length >= leastCompressed && length <= mostCompressed)
 }
 
-// compressible reports whether the file of a reply gets smaller and may be changed.
-func compressible(status int, f fields) bool {
-	if status != http.StatusOK {
-		return false
-	}
-	typed := false
-	for name, value := range f.all() {
-		switch name {
-		case "Content-Type":
-			if typed = coding.Compressible(value); !typed {
-				return false
-			}
-		case "Content-Encoding":
-			if !strings.EqualFold(value, "identity") {
-				return false
-			}
-		case "Content-Range":
-			return false // it has no effect here and is passed on, so its bytes may not change
-		case "Cache-Control", "Cdn-Cache-Control":
-			if noTransform(value) {
-				return false
-			}
-		}
-	}
-	return typed
-}
-
 // noTransform reports whether a Cache-Control field, of either side (RFC 9111 5.2.1.6, 5.2.2.6), or
 // one for caches like this (RFC 9213 2.1), forbids to change the file.
 func noTransform(cacheControl string) bool {

@@ -49,9 +49,9 @@ func (s *interims) add(status int, header map[string][]string) error {
 	header = maps.Clone(header)
 	rfc9111.Strip(header)
 	var fields []byte
-	for _, name := range sortedNames(header) {
-		for _, value := range header[name] {
-			fields = field.Append(fields, name, value)
+	for _, of := range field.Map(header).AppendSorted(nil) {
+		for _, value := range of.Values {
+			fields = field.Append(fields, of.Name, value)
 		}
 	}
 	if s.queue == nil {

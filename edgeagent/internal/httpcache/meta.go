@@ -3,11 +3,12 @@ package httpcache
 import (
 	"encoding/binary"
 	"errors"
-	"iter"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/coding"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/objects"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
@@ -108,79 +109,60 @@ type fields struct {
 	hidden []byte
 }
 
-// all yields both.
-func (f fields) all() iter.Seq2[string, string] {
-	return func(yield func(string, string) bool) {
-		for _, list := range [...][]byte{f.shown, f.hidden} {
-			for name, value := range field.Fields(list) {
-				if !yield(name, value) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// list returns both as one list.
-func (f fields) list() []byte { return slices.Concat(f.shown, f.hidden) }
+// list returns both as one list. It may share memory with f.
+func (f fields) list() []byte { return append(f.shown, f.hidden...) }
 
 // fieldsOf makes the fields of a reply from a header that [rfc9111.Strip] has cleaned.
 func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
+	rewrites := f.RewritesCacheControl()
 	all.shown = make([]byte, 0, 512) // enough for most
-	for _, name := range sortedNames(h) {
-		switch name {
+	var room [24]field.Named         // so too
+	for _, of := range h.AppendSorted(room[:0]) {
+		switch of.Name {
 		case "Age", "Content-Length", "Accept-Ranges":
 			continue // written for each reply
 		}
-		seen := clientValues(name, h[name], f)
+		seen := clientValues(of.Name, of.Values, rewrites, f.Capped)
 		for _, value := range seen {
-			all.shown = field.Append(all.shown, name, value)
+			all.shown = field.Append(all.shown, of.Name, value)
 		}
-		if !slices.Equal(seen, h[name]) {
-			for _, value := range h[name] {
-				all.hidden = field.Append(all.hidden, name, value)
+		if !slices.Equal(seen, of.Values) {
+			for _, value := range of.Values {
+				all.hidden = field.Append(all.hidden, of.Name, value)
 			}
 		}
 	}
-	if f.Capped && !f.RewritesCacheControl() && len(h["Cache-Control"]) == 0 {
+	if f.Capped && !rewrites && len(h["Cache-Control"]) == 0 {
 		all.shown = field.Append(all.shown, "Cache-Control", rfc9111.CapMaxAge("", capped))
 	}
 	return all
 }
 
-// clientValues returns what clients see of a field.
-func clientValues(name string, values []string, f rfc9111.Freshness) []string {
+// clientValues returns what clients see of a field, if they are sent another Cache-Control, or one
+// that is capped.
+func clientValues(name string, values []string, rewritten, isCapped bool) []string {
 	switch name {
 	case "Cdn-Cache-Control":
 		return nil
 	case "Date":
 		// Where the edge has set the lifetime, the reply has the date on which it is sent. By the
 		// date of the origin, a client would take a part of the lifetime for used up.
-		if f.RewritesCacheControl() {
+		if rewritten {
 			return nil
 		}
 	case "Expires", "Pragma":
-		if f.RewritesCacheControl() || f.Capped {
+		if rewritten || isCapped {
 			return nil
 		}
 	case "Cache-Control":
-		if f.RewritesCacheControl() {
+		if rewritten {
 			return nil
 		}
-		if f.Capped {
+		if isCapped {
 			return []string{rfc9111.CapMaxAge(strings.Join(values, ", "), capped)}
 		}
 	}
 	return values
-}
-
-func sortedNames(h field.Map) []string {
-	names := make([]string, 0, len(h))
-	for name := range h {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // origin returns the header as the origin sent it.
@@ -207,31 +189,64 @@ type decoded struct {
 	fields
 	vals rfc9111.Validators
 	vary []string // selecting names
-	weak string   // the entity tag of the file with other bytes that mean the same
 	// compressible: the file gets smaller, and may be changed.
 	compressible bool
-	// varied is the first Vary that clients see, with Accept-Encoding; "" without one.
-	varied string
-	shared *sharedHeads
+	// Of a compressible file, weak is the entity tag for other bytes that mean the same, and varied
+	// the first Vary that clients see, with Accept-Encoding; "" without one.
+	weak, varied string
+	shared       *sharedHeads
 }
 
-// decode returns what is kept in memory of a reply.
+// decode returns what is kept in memory of a reply. It looks at each field once.
 func decode(status int, selecting []byte, m meta, f fields) *decoded {
-	d := &decoded{
-		meta: m, fields: f, vary: selectingNames(selecting), compressible: compressible(status, f),
-		shared: new(sharedHeads),
+	var both struct {
+		decoded
+		heads sharedHeads
 	}
-	d.vals.ETag, _ = field.Get(f.shown, "Etag")
-	d.weak = weak(d.vals.ETag)
-	d.vals.LastModified, _ = field.Get(f.shown, "Last-Modified")
-	var ok bool
-	if d.vals.Date, ok = field.Get(f.shown, "Date"); !ok {
-		d.vals.Date, _ = field.Get(f.hidden, "Date")
+	d := &both.decoded
+	d.meta, d.fields, d.vary, d.shared = m, f, selectingNames(selecting), &both.heads
+	typed, fixed := false, status != http.StatusOK
+	last, vary, varies := "", "", false
+	for _, list := range [...][]byte{f.shown, f.hidden} {
+		for name, value := range field.Fields(list) {
+			first := name != last // Lines of one name stand together.
+			last = name
+			switch name {
+			case "Cache-Control", "Cdn-Cache-Control":
+				fixed = fixed || noTransform(value)
+			case "Content-Encoding":
+				fixed = fixed || !strings.EqualFold(value, "identity")
+			case "Content-Range":
+				fixed = true // it has no effect here and is passed on, so its bytes may not change
+			case "Content-Type":
+				typed = true
+				fixed = fixed || !coding.Compressible(value)
+			case "Date":
+				if first {
+					d.vals.Date = value
+				}
+			case "Etag":
+				if first {
+					d.vals.ETag = value
+				}
+			case "Last-Modified":
+				if first {
+					d.vals.LastModified = value
+				}
+			case "Vary":
+				if first {
+					vary, varies = value, true
+				}
+			}
+		}
 	}
-	if vary, ok := field.Get(f.shown, "Vary"); ok {
-		h := field.Map{"Vary": {vary}}
-		rfc9111.AddVary(h, "Accept-Encoding")
-		d.varied = h.Get("Vary")
+	if d.compressible = typed && !fixed; d.compressible {
+		d.weak = weak(d.vals.ETag)
+		if varies {
+			h := field.Map{"Vary": {vary}}
+			rfc9111.AddVary(h, "Accept-Encoding")
+			d.varied = h.Get("Vary")
+		}
 	}
 	return d
 }
