@@ -132,19 +132,19 @@ func (f *fill) confirmed(res *walk.Result) (rest func()) {
 	head.Selecting = f.selecting(names)
 	m := metaOf(res, fresh)
 	own := fieldsOf(header, fresh)
-	head.Fields, head.Meta, head.Decoded = own.list(), m.append(nil, own), nil
-
-	r := result{kind: resultConfirmed, head: head, decoded: decode(head.Status, head.Selecting, m, own),
+	head.Fields, head.Meta = m.encode(own)
+	head.Decoded = nil
+	f.result = result{kind: resultConfirmed, head: head, decoded: decode(head.Status, head.Selecting, m, own),
 		entry: f.stored.Entry, walk: res}
 	if !fresh.Storable() {
-		r.detail = fresh.Refusal.String()
+		f.result.detail = fresh.Refusal.String()
 	} else if err := f.c.cfg.Store.Freshen(f.stored.Entry, head); err != nil && !errors.Is(err, objects.ErrGone) {
 		f.c.cfg.Logger.Warn("stored reply keeps its old header", "path", head.Scope.Path, "err", err)
 	}
 	f.c.endings.drop(f.key)
 	f.c.metrics.fills.WithLabelValues("confirmed").Inc()
-	f.publish(r)
-	if r.detail == "" {
+	f.publish()
+	if f.result.detail == "" {
 		return nil
 	}
 	return func() {
@@ -218,7 +218,8 @@ func (f *fill) ended(res *walk.Result) {
 		}
 		f.c.metrics.fills.WithLabelValues("failed").Inc()
 	}
-	f.publish(result{kind: resultEnding, ending: e, walk: res})
+	f.result = result{kind: resultEnding, ending: e, walk: res}
+	f.publish()
 }
 
 // failureFor returns how long a failure is remembered. Repeated failures make it longer only if the
@@ -285,25 +286,23 @@ func (f *fill) found(res *walk.Result) (rest func()) {
 		names = append(names, "authorization")
 	}
 
-	head := objects.Head{
+	m := metaOf(res, fresh)
+	own := fieldsOf(header, fresh)
+	r := &f.result
+	r.kind, r.walk, r.detail = resultBody, res, f.unstorable(res, fresh)
+	r.head = objects.Head{
 		Status: resp.Status, Selecting: f.selecting(names),
 		RequestTime: asked, ResponseTime: came,
 		Length: resp.Length, Scope: f.first.scope(), Asof: f.first.Revision,
 	}
-	head.Scope.Tags = tags
-	m := metaOf(res, fresh)
-	own := fieldsOf(header, fresh)
-	r := result{kind: resultBody, decoded: decode(head.Status, head.Selecting, m, own), walk: res}
-	if r.detail = f.unstorable(res, fresh); r.detail != "" {
-		r.kind, r.pass = resultPass, resp
-	}
-	head.Fields, head.Meta = own.list(), m.append(nil, own)
-	r.head = head
+	r.head.Scope.Tags = tags
+	r.head.Fields, r.head.Meta = m.encode(own)
+	r.decoded = decode(r.head.Status, r.head.Selecting, m, own)
 	f.c.endings.drop(f.key)
-	if r.kind == resultPass {
-		return f.pass(r, res.EarlierInconclusive)
+	if r.detail != "" {
+		return f.pass(res.EarlierInconclusive)
 	}
-	return f.store(r)
+	return f.store()
 }
 
 // choseCoding reports whether the origin has chosen the reply by Accept-Encoding, even if its Vary
@@ -361,7 +360,8 @@ func (f *fill) holdsEarlier(step int) bool {
 
 // pass publishes a reply that is not stored: one request takes it, and the others, later ones too,
 // ask for themselves.
-func (f *fill) pass(r result, soon bool) (rest func()) {
+func (f *fill) pass(soon bool) (rest func()) {
+	f.result.kind, f.result.pass = resultPass, f.result.walk.Response
 	ttl := missTTL
 	if soon {
 		ttl = capped
@@ -369,7 +369,7 @@ func (f *fill) pass(r result, soon bool) (rest func()) {
 	f.c.misses.put(f.key, struct{}{}, f.c.cfg.Now(), ttl)
 	f.c.metrics.fills.WithLabelValues("passed").Inc()
 	f.passed = make(chan struct{})
-	f.publish(r)
+	f.publish()
 	return func() {
 		f.waiting.Wait()
 		f.mu.Lock()
@@ -377,7 +377,7 @@ func (f *fill) pass(r result, soon bool) (rest func()) {
 		f.claimed = true
 		f.mu.Unlock()
 		if !claimed {
-			r.pass.Body.Close()
+			f.result.pass.Body.Close()
 			return
 		}
 		defer f.keepPace()()
@@ -389,34 +389,35 @@ func (f *fill) pass(r result, soon bool) (rest func()) {
 }
 
 // store publishes a reply that is stored, with what of its body has come.
-func (f *fill) store(r result) (rest func()) {
+func (f *fill) store() (rest func()) {
 	f.c.misses.drop(f.key)
-	fill := f.c.cfg.Store.Begin(f.key, f.first.Revision)
-	if err := fill.Head(r.head); err != nil {
+	r := &f.result
+	r.object = f.c.cfg.Store.Begin(f.key, f.first.Revision)
+	if err := r.object.Head(r.head); err != nil {
 		f.c.cfg.Logger.Error("reply cannot be stored", "path", r.head.Scope.Path, "err", err)
-		r.kind, r.pass, r.detail = resultPass, r.walk.Response, "head"
-		return f.pass(r, false)
+		r.object, r.detail = nil, "head"
+		return f.pass(false)
 	}
-	r.object = fill
 	var err error
-	if fill.Keeping() { // What has come with the head is there when the requests wake up.
-		err = f.carryFirst(r)
+	if r.object.Keeping() { // What has come with the head is there when the requests wake up.
+		err = f.carryFirst()
 	}
-	f.publish(r)
+	f.publish()
 	return func() {
 		// It also ends a wait for a slow reader, which knows nothing of the context.
-		defer context.AfterFunc(f.ctx, func() { fill.Abort(context.Cause(f.ctx)) })()
+		defer context.AfterFunc(f.ctx, func() { r.object.Abort(context.Cause(f.ctx)) })()
 		defer r.walk.Response.Body.Close()
 		buf := copyBuffers.Get().(*[copyBytes]byte)
 		defer copyBuffers.Put(buf)
 		f.waiting.Wait() // a reader that is there before bytes are dropped misses none
-		f.settle(r, f.carryRest(r, buf[:], err))
+		f.settle(f.carryRest(buf[:], err))
 	}
 }
 
 // carryFirst carries what of the body has come with the head, without a copy. Of a body that is
 // made of what the origin sends, such as a decoded one, that is nothing.
-func (f *fill) carryFirst(r result) error {
+func (f *fill) carryFirst() error {
+	r := &f.result
 	body, ok := r.walk.Response.Body.(interface {
 		WriteFirst(w io.Writer) (int, error)
 	})
@@ -427,14 +428,14 @@ func (f *fill) carryFirst(r result) error {
 	f.c.metrics.bytes.Add(float64(n))
 	f.carried.Add(int64(n))
 	if err == nil && int64(n) == r.head.Length {
-		_, err = f.carryPiece(r, new([1]byte)[:]) // The end has come too.
+		_, err = f.carryPiece(new([1]byte)[:]) // The end has come too.
 	}
 	return err
 }
 
 // carryRest carries what of the body has not come when the last piece came with err. It returns
 // io.EOF if the body is whole.
-func (f *fill) carryRest(r result, buf []byte, err error) error {
+func (f *fill) carryRest(buf []byte, err error) error {
 	if err != nil {
 		return err
 	}
@@ -442,7 +443,7 @@ func (f *fill) carryRest(r result, buf []byte, err error) error {
 	defer f.keepPace()()
 	for err == nil {
 		var n int
-		if n, err = f.carryPiece(r, buf); n > 0 && !f.carry(n) {
+		if n, err = f.carryPiece(buf); n > 0 && !f.carry(n) {
 			err = errAbandoned
 		}
 	}
@@ -450,7 +451,8 @@ func (f *fill) carryRest(r result, buf []byte, err error) error {
 }
 
 // settle stores a body, or drops it if it has ended with another error than io.EOF.
-func (f *fill) settle(r result, err error) {
+func (f *fill) settle(err error) {
+	r := &f.result
 	if err == io.EOF {
 		_, err = r.object.Commit()
 		if err == nil && f.stored.ok && bytes.Equal(f.stored.Head().Selecting, r.head.Selecting) {
@@ -491,10 +493,10 @@ func (c *Cache) tellCut(h *objects.Head, err error) {
 
 // carryPiece copies the next piece of the body into the fill, and returns how long it was, and
 // io.EOF at the end. Where the body was cut and could be continued, origin has done that.
-func (f *fill) carryPiece(r result, buf []byte) (int, error) {
-	n, err := r.walk.Response.Body.Read(buf)
+func (f *fill) carryPiece(buf []byte) (int, error) {
+	n, err := f.result.walk.Response.Body.Read(buf)
 	if n > 0 {
-		if _, err := r.object.Write(buf[:n]); err != nil {
+		if _, err := f.result.object.Write(buf[:n]); err != nil {
 			return n, err
 		}
 		f.c.metrics.bytes.Add(float64(n))

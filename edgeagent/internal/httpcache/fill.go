@@ -51,7 +51,8 @@ type fill struct {
 	// carried are the bytes of the body that have come.
 	carried atomic.Int64
 
-	// result is set before published is closed, and not changed after.
+	// result is set before published is closed, and not changed after. Only the walk looks at it
+	// before.
 	result result
 
 	mu sync.Mutex
@@ -403,14 +404,13 @@ func (f *fill) isPublished() bool {
 	}
 }
 
-// publish sets the result and wakes the requests that wait for it. Unless the result is a body,
-// publish first removes the fill from the running ones: its result is in the store or in a memory,
-// where later requests find it.
-func (f *fill) publish(r result) {
-	if r.kind != resultBody {
+// publish wakes the requests that wait for the result. Unless the result is a body, publish first
+// removes the fill from the running ones: its result is in the store or in a memory, where later
+// requests find it.
+func (f *fill) publish() {
+	if f.result.kind != resultBody {
 		f.unregister()
 	}
-	f.result = r
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	close(f.published)

@@ -68,6 +68,15 @@ func (m *meta) append(b []byte, f fields) []byte {
 	return append(b, m.supplier.UID...)
 }
 
+// encode returns what is stored of the fields of a reply, and of m beside them. It uses room behind
+// f.shown.
+func (m *meta) encode(f fields) (list, record []byte) {
+	list = f.list()
+	n := len(list)
+	both := m.append(list, f)
+	return both[:n:n], both[n:]
+}
+
 // parseMeta decodes what append wrote.
 func parseMeta(h *objects.Head) (m meta, f fields, err error) {
 	b := h.Meta
@@ -109,7 +118,7 @@ type fields struct {
 	hidden []byte
 }
 
-// list returns both as one list. It may share memory with f.
+// list returns both as one list. It uses room behind shown.
 func (f fields) list() []byte { return append(f.shown, f.hidden...) }
 
 // fieldsOf makes the fields of a reply from a header that [rfc9111.Strip] has cleaned.
