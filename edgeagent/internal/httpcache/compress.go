@@ -96,7 +96,7 @@ func (o *original) stored() bool { return o.fill == nil }
 // open opens the copy to be read while ctx lasts.
 func (o *original) open(ctx context.Context) (part, error) {
 	if o.fill != nil {
-		return fillSource{ctx, o.fill}.open(0, o.head().Length)
+		return (&fillSource{ctx, o.fill}).open(0, o.head().Length)
 	}
 	return (&entrySource{entry: o.entry}).open(0, o.head().Length)
 }

@@ -88,6 +88,7 @@ type query struct {
 	reloaded bool            // the origin was asked for this very request
 
 	answer answer // of one reply
+	ofFill fillSource
 	scratch
 }
 

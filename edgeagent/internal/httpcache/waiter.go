@@ -30,11 +30,13 @@ func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again b
 		defer w.f.interims.end() // only after done: the client may be slow to take them
 	}
 	defer w.done()
-	comes := w.wait
+	var comes bool
 	if at.leads {
-		comes = w.lead
+		comes = w.lead()
+	} else {
+		comes = w.wait()
 	}
-	if !comes() {
+	if !comes {
 		w.f.goOn()
 		return q.canceled(), false
 	}
@@ -62,7 +64,7 @@ func (q *query) canceled() *Reply {
 // wait waits for the result. It reports false if the client left before. A client that may be gone
 // does not count as a user until the result is there.
 func (w *waiter) wait() bool {
-	defer w.uncounted()()
+	defer w.counted(w.onLeave(w.f.removeUser))
 	select {
 	case <-w.f.published:
 		return true
@@ -75,7 +77,7 @@ func (w *waiter) wait() bool {
 // long as one that no request waits for may, see startGrace, or as other requests wait for it.
 func (w *waiter) lead() bool {
 	f := w.f
-	defer w.uncounted()()
+	defer w.counted(w.onLeave(f.removeUser))
 	defer func() {
 		if !f.isPublished() { // a fault of this program, which ends no request but this one
 			f.ended(&walk.Result{Kind: walk.Failed, Status: http.StatusBadGateway})
@@ -91,14 +93,10 @@ func (w *waiter) lead() bool {
 	return w.ctx.Err() == nil
 }
 
-// uncounted does not count the client as a user of the fill from when it may be gone until counted
-// is called.
-func (w *waiter) uncounted() (counted func()) {
-	stop := w.onLeave(w.f.removeUser)
-	return func() {
-		if !stop() {
-			w.f.addUser()
-		}
+// counted counts the client as a user of the fill again, if it was taken for gone before stop.
+func (w *waiter) counted(stop func() bool) {
+	if !stop() {
+		w.f.addUser()
 	}
 }
 
@@ -197,7 +195,8 @@ func (w *waiter) body() (*Reply, bool) {
 	if w.joined {
 		outcome = Coalesced
 	}
-	a := w.reply(fillSource{w.ctx, w.f}, res.head.Length, res.head.Status, outcome)
+	w.q.ofFill = fillSource{w.ctx, w.f}
+	a := w.reply(&w.q.ofFill, res.head.Length, res.head.Status, outcome)
 	a.fleeting = !w.f.survives()
 	start, err := w.measure(a)
 	if err != nil {
@@ -293,7 +292,8 @@ func (w *waiter) fromSupplier(a *answer, span rfc9111.ByteRange) *Reply {
 		w.c.release(places)
 		return nil
 	}
-	body := &placedBody{res.Response.Body, sync.OnceFunc(func() { w.c.release(places) })}
+	c := w.c // so that w does not escape to the heap, where most waiters have no need to be
+	body := &placedBody{res.Response.Body, sync.OnceFunc(func() { c.release(places) })}
 	got, size, ok := contentRange(res.Response)
 	same := res.Response.Header.Get("Etag") == a.vals.ETag &&
 		res.Response.Header.Get("Last-Modified") == a.vals.LastModified
@@ -328,7 +328,7 @@ func (w *waiter) pass() (*Reply, bool) {
 	if !w.fits() || !w.f.claim(w.q) {
 		return nil, true
 	}
-	src := &passSource{w: w, body: res.pass.Body}
+	src := &passSource{f: w.f, body: res.pass.Body}
 	w.done()
 	a := w.reply(src, res.head.Length, res.head.Status, Passed)
 	switch parts, _ := w.q.parts(a); {
@@ -375,9 +375,9 @@ type fillSource struct {
 	f   *fill
 }
 
-func (s fillSource) open(offset, length int64) (part, error) {
-	reader, err := s.f.result.object.Reader(s.ctx, offset)
-	if err != nil {
+func (s *fillSource) open(offset, length int64) (part, error) {
+	body := &fillBody{f: s.f, rest: length}
+	if err := s.f.result.object.Follow(s.ctx, &body.reader, offset); err != nil {
 		return part{}, err
 	}
 	// Of what has come, the last byte cannot be read before the file is stored.
@@ -386,15 +386,14 @@ func (s fillSource) open(offset, length int64) (part, error) {
 	}
 	s.f.addUser()
 	if length == 0 {
-		length = -1 // the reader of an empty body too waits until it is stored
+		body.rest = -1 // the reader of an empty body too waits until it is stored
 	}
-	body := &fillBody{reader: reader, f: s.f, rest: length}
 	return part{stream: body, closer: body}, nil
 }
 
 // fillBody reads the body of a fill while it comes. rest is negative if it reads to the end.
 type fillBody struct {
-	reader *objects.Reader
+	reader objects.Reader
 	f      *fill
 	rest   int64
 	begun  bool // something was read
@@ -432,7 +431,7 @@ func (b *fillBody) Close() error {
 
 // passSource is a body that one client gets and that is not stored. It is opened once.
 type passSource struct {
-	w      *waiter
+	f      *fill
 	body   io.ReadCloser
 	opened bool
 	done   bool
@@ -455,8 +454,8 @@ func (s *passSource) finish() {
 	if !s.done {
 		s.done = true
 		s.body.Close()
-		close(s.w.f.passed)
-		s.w.f.goOn()
+		close(s.f.passed)
+		s.f.goOn()
 	}
 }
 
@@ -474,11 +473,11 @@ func (b *passBody) Read(p []byte) (int, error) {
 		p = p[:min(int64(len(p)), b.rest)]
 	}
 	if b.begun {
-		b.w.f.goOn()
+		b.f.goOn()
 	}
 	b.begun = true
 	n, err := b.body.Read(p)
-	b.w.f.carried.Add(int64(n))
+	b.f.carried.Add(int64(n))
 	if b.rest > 0 {
 		if b.rest -= int64(n); b.rest > 0 && err == io.EOF {
 			err = io.ErrUnexpectedEOF

@@ -84,13 +84,14 @@ type Fill struct {
 	file    *os.File
 	win     *window
 	readers []*Reader
-	whole   bool   // all bytes have arrived; Commit stores them
-	ended   bool   // committed or aborted
-	err     error  // of the abort
-	unkept  error  // why nothing will be stored; nil while it may be
-	tmp     string // the temporary file, "" without one
-	stored  bool   // it is an object now
-	closed  bool   // file, memory and reservation were given back
+	first   [1]*Reader // the memory of readers while that is one
+	whole   bool       // all bytes have arrived; Commit stores them
+	ended   bool       // committed or aborted
+	err     error      // of the abort
+	unkept  error      // why nothing will be stored; nil while it may be
+	tmp     string     // the temporary file, "" without one
+	stored  bool       // it is an object now
+	closed  bool       // file, memory and reservation were given back
 
 	// Disk space in bytes, changed by the leader alone, under mu: what it has claimed for the whole
 	// body, and what of that it has reserved. It reserves as it writes, because other objects may

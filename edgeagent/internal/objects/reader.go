@@ -24,26 +24,38 @@ type Reader struct {
 // error is the abort's; [ErrPassed] if bytes from off on were in memory only and are gone;
 // [ErrGone] if the object was committed and deleted.
 func (f *Fill) Reader(ctx context.Context, off int64) (*Reader, error) {
+	r := new(Reader)
+	if err := f.Follow(ctx, r, off); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Follow is Reader in the memory of r, which must not move.
+func (f *Fill) Follow(ctx context.Context, r *Reader, off int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	r := &Reader{f: f, ctx: ctx, off: off}
+	*r = Reader{f: f, ctx: ctx, off: off}
 	switch {
 	case off < 0:
-		return nil, fmt.Errorf("read a fill at offset %d", off)
+		return fmt.Errorf("read a fill at offset %d", off)
 	case f.err != nil:
-		return nil, f.err
+		return f.err
 	case f.win != nil && f.win.lo > f.kept && off < f.win.lo, f.closed && !f.stored:
-		return nil, ErrPassed
+		return ErrPassed
 	case f.closed:
 		file, err := f.s.reopen(f.key, f.seq)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		r.body = file
-		return r, nil
+		return nil
+	}
+	if f.readers == nil {
+		f.readers = f.first[:0]
 	}
 	f.readers = append(f.readers, r)
-	return r, nil
+	return nil
 }
 
 // reopen opens the file of an object that this process has written.
