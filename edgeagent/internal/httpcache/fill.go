@@ -23,7 +23,7 @@ import (
 // fill is one walk for one variant of one key, and what comes of it. Any number of requests join
 // it. A fill belongs to none of its requests, and continues when they leave.
 //
-// find makes the walk and publishes the result: it sets result, once, and closes published. If it
+// find makes the walk and publishes the result: it sets result, and then published, once. If it
 // can, the request that the fill was started for calls it, because that is quicker than to wake
 // another goroutine and to be woken by it. What is left to do then has a goroutine of its own: to
 // copy a body from the origin to the store, while the requests read what has arrived.
@@ -44,18 +44,20 @@ type fill struct {
 	// background: the fill refreshes a reply that is in use, whether or not a request waits for it.
 	background bool
 	interims   interims
-	published  chan struct{}
+	published  atomic.Bool    // the result is set
 	passed     chan struct{}  // of a body that is not stored; closed when that was read
 	waiting    sync.WaitGroup // requests that waited for the result and have not taken what they need
 
 	// carried are the bytes of the body that have come.
 	carried atomic.Int64
 
-	// result is set before published is closed, and not changed after. Only the walk looks at it
+	// result is set before published, and not changed after. Only the walk looks at it
 	// before.
 	result result
 
 	mu sync.Mutex
+	// awaited is closed when the result is published; nil while no request has waited for that.
+	awaited chan struct{}
 	// users are the requests that wait for the fill or read from it.
 	users int
 	// claimed: a request has taken the body of a reply that is not stored.
@@ -242,7 +244,7 @@ func (c *Cache) newFill(q *query, solo bool) (f *fill, refused string) {
 	}
 	f = &fill{
 		c: c, places: places, key: q.key, forward: q.forward, vary: q.vary, solo: solo,
-		onDisk: !c.cfg.Store.Hung(), published: make(chan struct{}),
+		onDisk: !c.cfg.Store.Hung(),
 	}
 	// The fill outlives the request, so it shares no memory with it.
 	own, asked := &f.first, &f.asked
@@ -395,13 +397,19 @@ func (f *fill) accepts(q *query) (waits, crowded, ok bool) {
 	return waits, false, true
 }
 
-func (f *fill) isPublished() bool {
-	select {
-	case <-f.published:
-		return true
-	default:
-		return false
+func (f *fill) isPublished() bool { return f.published.Load() }
+
+// comes returns a channel that is closed when the result is published.
+func (f *fill) comes() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.awaited == nil {
+		f.awaited = make(chan struct{})
+		if f.isPublished() {
+			close(f.awaited)
+		}
 	}
+	return f.awaited
 }
 
 // publish wakes the requests that wait for the result. Unless the result is a body, publish first
@@ -413,7 +421,10 @@ func (f *fill) publish() {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.published)
+	f.published.Store(true)
+	if f.awaited != nil {
+		close(f.awaited)
+	}
 }
 
 // addUser adds a user to a fill that has one.

@@ -66,7 +66,7 @@ func (q *query) canceled() *Reply {
 func (w *waiter) wait() bool {
 	defer w.counted(w.onLeave(w.f.removeUser))
 	select {
-	case <-w.f.published:
+	case <-w.f.comes():
 		return true
 	case <-w.ctx.Done():
 		return false
