@@ -3,6 +3,7 @@ package httpcache
 import (
 	"maps"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/walk"
 	"github.com/edgewalk/edgewalk/internal/metrictest"
+	"github.com/edgewalk/edgewalk/internal/topology"
 )
 
 func TestMetaSurvivesStorage(t *testing.T) {
@@ -208,6 +210,33 @@ func TestKey(t *testing.T) {
 			t.Errorf("%s and %s share a key", name, seen[k])
 		}
 		seen[k] = name
+	}
+}
+
+// What one request adds to the header that origins see is not seen by others.
+func TestHeaderOfARequestIsItsOwn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ask := func(h http.Header, change func(*topology.Endpoint)) field.Map {
+		q := &query{Request: r.request("GET", "/a", h)}
+		e := *q.Target.Endpoint
+		change(&e)
+		q.Target.Endpoint, q.Client = &e, Client{netip.MustParseAddr("192.0.2.1"), "https"}
+		return q.header()
+	}
+	plain := func(*topology.Endpoint) {}
+	usual := field.Map{"Accept": {"*/*"}, "Accept-Encoding": {"gzip"}}
+	h := http.Header{"Accept-Encoding": {"gzip"}, "Cdn-Loop": {"other"}, "X-Own": {"1"}}
+	for name, change := range map[string]func(*topology.Endpoint){
+		"Cdn-Loop": plain, "X-Own": func(e *topology.Endpoint) { e.ForwardRequestHeaders = []string{"x-own"} },
+		"X-Forwarded-For": func(e *topology.Endpoint) { e.ForwardClientIP = true },
+	} {
+		if got := ask(h, change); len(got[name]) != 1 || got.Get("Accept-Encoding") != "gzip" {
+			t.Errorf("%s: %v", name, got)
+		}
+		if got := ask(http.Header{"Accept-Encoding": {"gzip"}}, plain); !reflect.DeepEqual(got, usual) {
+			t.Errorf("after %s: %v, want %v", name, got, usual)
+		}
 	}
 }
 

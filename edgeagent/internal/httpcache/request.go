@@ -273,19 +273,19 @@ func (q *query) forwarded() []string {
 		func(name string) bool { return name == "authorization" })
 }
 
-// header returns what web origins may see of the client, by canonical name.
+// header returns what web origins may see of the client, by canonical name. Nobody may change it.
 func (q *query) header() field.Map {
 	if q.sent != nil {
 		return q.sent
 	}
-	always := [...]string{
-		rfc9111.NormaliseAcceptEncoding(q.endToEnd("Accept-Encoding")), rfc9111.NormaliseAccept(q.endToEnd("Accept")),
+	h, e := rfc9111.Negotiation(q.endToEnd), q.Target.Endpoint
+	if e.ForwardClientIP || len(e.ForwardRequestHeaders) > 0 || q.Fields.Has(field.CDNLoop) {
+		h = maps.Clone(h)
 	}
-	h := field.Map{"Accept-Encoding": always[:1:1], "Accept": always[1:]}
-	if q.Target.Endpoint.ForwardClientIP && q.Client.Address.IsValid() {
+	if e.ForwardClientIP && q.Client.Address.IsValid() {
 		h["X-Forwarded-For"], h["X-Forwarded-Proto"] = []string{q.Client.Address.String()}, []string{q.Client.Scheme}
 	}
-	for _, lower := range q.Target.Endpoint.ForwardRequestHeaders {
+	for _, lower := range e.ForwardRequestHeaders {
 		name := field.Canonical(lower)
 		if lines := q.endToEnd(name); len(lines) > 0 && h[name] == nil && q.forwards(name) {
 			h[name] = slices.Clone(lines)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
@@ -30,6 +31,31 @@ func TestEveryDayAndMonth(t *testing.T) {
 	for _, month := range []string{"anF", "nFe", "ebM", "cJa", "   ", "JaN ", "Ja"} {
 		if got, ok := ParseDate("Sun, 06 "+month+" 1994 08:49:37 GMT", t0); ok {
 			t.Errorf("%q is taken for a month: %v", month, got)
+		}
+	}
+}
+
+// What a request negotiates is shared, and is the same as what is normalised.
+func TestNegotiation(t *testing.T) {
+	t.Parallel()
+	for range 2 {
+		for _, h := range []http.Header{
+			{}, {"Accept": {"image/webp,*/*;q=0.1"}}, {"Accept-Encoding": {"gzip", "br;q=0"}},
+			{"Accept": {"video/webm, image/avif"}, "Accept-Encoding": {"*"}},
+		} {
+			want := field.Map{
+				"Accept":          {NormaliseAccept(h["Accept"])},
+				"Accept-Encoding": {NormaliseAcceptEncoding(h["Accept-Encoding"])},
+			}
+			got := Negotiation(h.Values)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%v: %v, want %v", h, got, want)
+			}
+			for name, values := range got {
+				if cap(values) != 1 {
+					t.Errorf("%v: an append to %s would change that of others", h, name)
+				}
+			}
 		}
 	}
 }

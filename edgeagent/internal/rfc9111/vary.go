@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
@@ -106,7 +107,9 @@ func foldCommas(list string) string {
 // NormaliseAcceptEncoding reduces Accept-Encoding to the codings worth a variant, in one order: a
 // subset of br, zstd, gzip, or else identity. A client that sends none gets identity, because it
 // may not decode anything.
-func NormaliseAcceptEncoding(lines []string) string {
+func NormaliseAcceptEncoding(lines []string) string { return encodings[acceptedEncodings(lines)] }
+
+func acceptedEncodings(lines []string) uint8 {
 	const br, zstd, gzip = 1, 2, 4
 	var accepted, named uint8
 	star := false
@@ -135,7 +138,7 @@ func NormaliseAcceptEncoding(lines []string) string {
 	if star {
 		accepted |= (br | zstd | gzip) &^ named
 	}
-	return encodings[accepted]
+	return accepted
 }
 
 var encodings = [8]string{"identity", "br", "zstd", "br, zstd", "gzip", "br, gzip", "zstd, gzip", "br, zstd, gzip"}
@@ -145,7 +148,9 @@ var encodings = [8]string{"identity", "br", "zstd", "br, zstd", "gzip", "br, gzi
 // wildcards say nothing about whether a client takes it. A client that sends none takes every type
 // (RFC 9110 12.5.1), and none is refused for what it does not take: an edge has the file that it
 // was asked for, or not.
-func NormaliseAccept(lines []string) string {
+func NormaliseAccept(lines []string) string { return accepts[acceptedTypes(lines)] }
+
+func acceptedTypes(lines []string) int {
 	accepted := 0
 	for _, line := range lines {
 		for item := range strings.SplitSeq(line, ",") {
@@ -158,7 +163,25 @@ func NormaliseAccept(lines []string) string {
 			}
 		}
 	}
-	return accepts[accepted]
+	return accepted
+}
+
+// negotiations are what [Negotiation] has returned, by the sets of codings and of types.
+var negotiations [len(encodings)][len(accepts)]atomic.Pointer[field.Map]
+
+// Negotiation returns a header of the Accept-Encoding and the Accept of a request alone, both
+// normalised. Nobody may change it.
+func Negotiation(request Fields) field.Map {
+	codings, types := acceptedEncodings(request("Accept-Encoding")), acceptedTypes(request("Accept"))
+	kept := &negotiations[codings][types]
+	if h := kept.Load(); h != nil {
+		return *h
+	}
+	h := field.Map{
+		"Accept-Encoding": encodings[codings : codings+1 : codings+1], "Accept": accepts[types : types+1 : types+1],
+	}
+	kept.Store(&h)
+	return h
 }
 
 // Named reports whether a media type is one of those that [NormaliseAccept] keeps, and an Accept
