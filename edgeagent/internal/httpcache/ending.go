@@ -42,8 +42,8 @@ type ending struct {
 	inLibrary bool
 }
 
-func endingOf(f *fill, res *walk.Result) ending {
-	e := ending{
+func endingOf(f *fill, res *walk.Result) *ending {
+	e := &ending{
 		definite: res.Kind == walk.NotFound, status: res.Status, retryAfter: res.RetryAfter, proxyError: res.ProxyError,
 		at: f.c.cfg.Now(), scope: f.first.scope(), asof: f.first.Revision, version: f.first.walkVersion(),
 	}

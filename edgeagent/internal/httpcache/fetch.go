@@ -205,6 +205,7 @@ func metaOf(res *walk.Result, fresh rfc9111.Freshness) meta {
 // ended publishes that a walk found nothing.
 func (f *fill) ended(res *walk.Result) {
 	e := endingOf(f, res)
+	f.result = result{kind: resultEnding, ending: e, walk: res}
 	if res.Kind == walk.NotFound {
 		if f.stored.ok {
 			f.c.cfg.Store.Drop(f.stored.Entry)
@@ -213,12 +214,11 @@ func (f *fill) ended(res *walk.Result) {
 		f.c.metrics.fills.WithLabelValues("not_found").Inc()
 	} else {
 		if f.ctx.Err() == nil { // else it was ended before any step had answered
-			e.failure = f.failureFor(res, &e)
+			e.failure = f.failureFor(res, e)
 			f.c.endings.put(f.key, e, e.at, e.failure+maxFailureTTL)
 		}
 		f.c.metrics.fills.WithLabelValues("failed").Inc()
 	}
-	f.result = result{kind: resultEnding, ending: e, walk: res}
 	f.publish()
 }
 
@@ -237,7 +237,7 @@ func (f *fill) failureFor(res *walk.Result, e *ending) time.Duration {
 		}
 	}
 	last, _, ok := f.c.endings.get(f.key, e.at)
-	if !ok || last.definite || last.asked != e.asked || !f.c.holds(&f.first, &last) {
+	if !ok || last.definite || last.asked != e.asked || !f.c.holds(&f.first, last) {
 		return failureTTL
 	}
 	return min(2*last.failure, maxFailureTTL)

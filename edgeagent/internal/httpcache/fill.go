@@ -96,7 +96,7 @@ type result struct {
 	*decoded              // of the head
 	pass     *origin.Response
 	entry    objects.Entry
-	ending   ending
+	ending   *ending
 	walk     *walk.Result
 	detail   string // why a reply is not stored
 }

@@ -79,7 +79,7 @@ type Cache struct {
 	fillPlaces   *share.Pool[string]        // places, by account
 	clientPlaces *share.Pool[accountClient] // the same places, by who asked first
 	putOffs      putOffs
-	endings      *memory[ending]
+	endings      *memory[*ending]
 	misses       *memory[struct{}]
 
 	encodings *encodings
@@ -103,8 +103,8 @@ func New(cfg Config) (*Cache, error) {
 	}
 	cfg.MaxFills = cmp.Or(cfg.MaxFills, defaultMaxFills)
 	cfg.MaxRemembered = cmp.Or(cfg.MaxRemembered, defaultMaxRemembered)
-	c := &Cache{cfg: cfg, endings: newMemory[ending](cfg.MaxRemembered), misses: newMemory[struct{}](cfg.MaxRemembered)}
-	c.encodings = newEncodings()
+	c := &Cache{cfg: cfg, encodings: newEncodings()}
+	c.endings, c.misses = newMemory[*ending](cfg.MaxRemembered), newMemory[struct{}](cfg.MaxRemembered)
 	c.cuts.Interval = cutsEvery
 	c.fillPlaces, c.clientPlaces = share.NewAccounts(cfg.MaxFills), share.NewClients[accountClient](cfg.MaxFills)
 	c.unreadTime, c.paceTime = unreadTime, paceTime
@@ -246,7 +246,7 @@ func (c *Cache) serveStored(q *query, seen uint64) *Reply {
 // failing reports whether a walk for q's key has failed recently.
 func (c *Cache) failing(q *query) bool {
 	e, _, ok := c.endings.get(q.key, q.now)
-	return ok && !e.definite && e.left(q, q.now) > 0 && c.holds(q, &e)
+	return ok && !e.definite && e.left(q, q.now) > 0 && c.holds(q, e)
 }
 
 var errNotAtOnce = errors.New("the file has to be compressed first")
@@ -269,14 +269,17 @@ func (c *Cache) stored(q *query, r *Reply, outcome Outcome, status rfc9111.Cache
 // serveRemembered answers with the ending of the last walk, if that is still remembered.
 func (c *Cache) serveRemembered(q *query) *Reply {
 	e, _, ok := c.endings.get(q.key, q.now)
+	if !ok {
+		return nil
+	}
 	left := e.left(q, q.now)
-	if !ok || left <= 0 || e.definite && q.reload || !c.holds(q, &e) {
+	if left <= 0 || e.definite && q.reload || !c.holds(q, e) {
 		return nil
 	}
 	if !e.definite && q.best.ok && q.best.use.OnError {
 		return c.staleOnError(q, nil)
 	}
-	return c.endingReply(q, &e, left, rfc9111.CacheStatus{Hit: true, TTL: left.Round(time.Second), HasTTL: true})
+	return c.endingReply(q, e, left, rfc9111.CacheStatus{Hit: true, TTL: left.Round(time.Second), HasTTL: true})
 }
 
 // staleOnError answers from q.best because the origins cannot be asked (RFC 5861 4); nil if the

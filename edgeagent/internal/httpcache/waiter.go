@@ -350,7 +350,7 @@ func (w *waiter) pass() (*Reply, bool) {
 
 // ending answers when no step has the file, or some step did not answer.
 func (w *waiter) ending() (*Reply, bool) {
-	q, e := w.q, &w.f.result.ending
+	q, e := w.q, w.f.result.ending
 	if errors.Is(context.Cause(w.f.ctx), errAbandoned) {
 		return q.canceled(), false // the client may be gone, and there were no others
 	}
