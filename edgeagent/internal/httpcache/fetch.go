@@ -428,7 +428,7 @@ func (f *fill) carryFirst() error {
 	f.c.metrics.bytes.Add(float64(n))
 	f.carried.Add(int64(n))
 	if err == nil && int64(n) == r.head.Length {
-		_, err = f.carryPiece(new([1]byte)[:]) // The end has come too.
+		_, err = f.carryPiece(f.last[:]) // The end has come too.
 	}
 	return err
 }

@@ -50,6 +50,7 @@ type fill struct {
 
 	// carried are the bytes of the body that have come.
 	carried atomic.Int64
+	last    [1]byte // where the end of a body is read that has come whole
 
 	// result is set before published, and not changed after. Only the walk looks at it
 	// before.

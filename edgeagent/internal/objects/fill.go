@@ -78,6 +78,7 @@ type Fill struct {
 	wake    chan struct{} // closed when there is more for readers; nil while none waits
 	room    chan struct{} // closed when the window has room for the leader; nil while it does not wait
 	head    *Head
+	own     Head              // the memory of head
 	size    int64             // bytes that arrived
 	kept    int64             // of these in start or in file; all of them while win is nil
 	start   *[startBytes]byte // of the body, until there is a file or the fill has ended; nil before and after
@@ -129,7 +130,8 @@ func (f *Fill) Head(h Head) error {
 		f.s.release(claimed, 0)
 		return fmt.Errorf("head of a fill: %w", f.endError())
 	}
-	f.head, f.claimed, f.unkept = &h, claimed, unkept
+	f.own = h
+	f.head, f.claimed, f.unkept = &f.own, claimed, unkept
 	if unkept != nil {
 		f.win = &window{budget: &f.s.window}
 	}
