@@ -162,6 +162,7 @@ type Reply struct {
 	// any further; nil if there is no other source.
 	Unsent func(sent int64) io.Reader
 	// Stream is read until its end, and what has come is sent at once. If it ends with an error, or
-	// before Length, the reply is cut.
+	// before Length, the reply is cut. If it has a method Lend() []byte, that may be called first,
+	// and what it returns comes before what is read; it does not change until the reply is sent.
 	Stream io.Reader
 }

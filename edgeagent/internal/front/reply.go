@@ -178,6 +178,13 @@ const (
 // sendStream sends the head if that was not sent yet, and a body as it comes, without delay.
 func (h *h1) sendStream(from io.Reader, length int64, chunked bool) (sent int64, err error) {
 	h.slow()
+	if from, ok := from.(interface{ Lend() []byte }); ok && length > 0 {
+		if p := from.Lend(); len(p) > 0 {
+			if sent, err = h.writeNext(p[:min(int64(len(p)), length)]); err != nil {
+				return sent, err
+			}
+		}
+	}
 	buffer := copyBuffers.Get().(*[copyBytes]byte)
 	defer copyBuffers.Put(buffer)
 	for {

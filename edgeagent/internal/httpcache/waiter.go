@@ -418,6 +418,18 @@ func (b *fillBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Lend returns the beginning of the body, if that has come, and can be sent from where it is until
+// the body is closed.
+func (b *fillBody) Lend() []byte {
+	if b.begun || b.rest < 0 {
+		return nil
+	}
+	p := b.reader.Lend(b.rest)
+	b.begun = len(p) > 0
+	b.rest -= int64(len(p))
+	return p
+}
+
 func (b *fillBody) Close() error {
 	if b.closed {
 		return os.ErrClosed

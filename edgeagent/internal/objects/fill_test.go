@@ -579,3 +579,90 @@ func TestEndOfABodyThatIsNotStoredInTime(t *testing.T) {
 	}
 	wantIdle(t, s)
 }
+
+// What is lent is what Read would copy, and stays until the reader is closed, whatever becomes of
+// the fill meanwhile.
+func TestLentBytesStay(t *testing.T) {
+	t.Parallel()
+	for _, end := range []string{"commit", "abort"} {
+		s := openStore(t, t.TempDir())
+		const length = 10_000
+		body := testBody(1, length)
+		f := begin(t, s, 1, length)
+		write(t, f, body[:6000])
+		r, behind := reader(t, f, 1000), reader(t, f, 1000)
+		lent := r.Lend(2000)
+		wg := sync.WaitGroup{}
+		wg.Go(func() {
+			write(t, f, body[6000:])
+			if end == "abort" {
+				f.Abort(errNoRoom)
+			} else if _, err := f.Commit(); err != nil {
+				t.Error(err)
+			}
+			behind.Close()
+			for range 20 { // They would take the memory, if it were free.
+				other := begin(t, s, 2, length)
+				write(t, other, bytes.Repeat([]byte("x"), length))
+				other.Abort(nil)
+			}
+		})
+		for range 100 {
+			if !bytes.Equal(lent, body[1000:3000]) {
+				t.Fatal("what was lent has changed")
+			}
+		}
+		wg.Wait()
+		if !bytes.Equal(lent, body[1000:3000]) || cap(lent) != len(lent) {
+			t.Error("what was lent has changed")
+		}
+		rest, err := io.ReadAll(r)
+		if end == "commit" && (err != nil || !bytes.Equal(rest, body[3000:])) {
+			t.Errorf("the rest is %d bytes, %v", len(rest), err)
+		}
+		if end == "abort" && (!errors.Is(err, errNoRoom) || r.Lend(1) != nil) {
+			t.Errorf("reading on after %s: %v", end, err)
+		}
+		r.Close()
+		wantIdle(t, s)
+	}
+}
+
+// The last byte is lent no earlier than it is read, and nothing of a body that may go to a file.
+func TestNotAllIsLent(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	for n, length := range []int{1, 2, 5000, startBytes} {
+		f := begin(t, s, n, length)
+		r := reader(t, f, 0)
+		if p := r.Lend(1 << 20); p != nil {
+			t.Errorf("%d bytes are lent before they have come", len(p))
+		}
+		write(t, f, testBody(n, length))
+		if p := r.Lend(1 << 20); len(p) != length-1 {
+			t.Errorf("%d bytes of %d are lent before it is stored", len(p), length)
+		}
+		if _, err := f.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if p := r.Lend(1 << 20); !bytes.Equal(p, testBody(n, length)[length-1:]) || r.Lend(1) != nil {
+			t.Errorf("%q is lent at the end", p)
+		}
+		if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+			t.Errorf("read %d, %v", n, err)
+		}
+	}
+	h := testHead(9, 5000)
+	h.Length = -1
+	unknown := s.Begin(testKey(9), 10)
+	if err := unknown.Head(h); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*Fill{unknown, begin(t, s, 8, startBytes+1)} {
+		write(t, f, testBody(8, 5000))
+		if p := reader(t, f, 0).Lend(10); p != nil {
+			t.Errorf("%d bytes are lent that may leave the memory", len(p))
+		}
+		f.Abort(nil)
+	}
+}

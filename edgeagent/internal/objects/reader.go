@@ -89,14 +89,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
-		// While a body is being stored, its last byte may not be read. That does not hold for one
-		// that is stored only once the folders are read.
-		storing := !f.ended && f.unkept == nil && f.head != nil && (f.whole || f.size == f.head.Length) &&
-			!r.late && f.s.scanned.Load()
-		end := f.size
-		if storing && f.head.Length >= 0 {
-			end--
-		}
+		end, storing := r.end()
 		switch {
 		case f.err != nil:
 			return 0, f.err
@@ -124,6 +117,41 @@ func (r *Reader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// end returns up to where the body may be read, and whether the rest waits until it is stored.
+// Callers hold the fill's mu.
+func (r *Reader) end() (end int64, storing bool) {
+	f := r.f
+	// While a body is being stored, its last byte may not be read. That does not hold for one that
+	// is stored only once the folders are read.
+	storing = !f.ended && f.unkept == nil && f.head != nil && (f.whole || f.size == f.head.Length) &&
+		!r.late && f.s.scanned.Load()
+	end = f.size
+	if storing && f.head.Length >= 0 {
+		end--
+	}
+	return end, storing
+}
+
+// Lend reads at most most bytes without a copy, and without a wait: those that stay in memory until
+// the reader is closed.
+func (r *Reader) Lend(most int64) []byte {
+	f := r.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// A body that may get longer than start leaves it for a file, whoever reads.
+	if f.start == nil || f.err != nil || f.head.Length < 0 || f.head.Length > startBytes {
+		return nil
+	}
+	end, _ := r.end()
+	n := min(end-r.off, most)
+	if n <= 0 {
+		return nil
+	}
+	p := f.start[r.off : r.off+n : r.off+n]
+	r.advance(int(n))
+	return p
 }
 
 // await waits for more, or for the end to be stored. Callers hold the fill's mu.
