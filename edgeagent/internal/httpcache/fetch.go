@@ -85,12 +85,12 @@ func (f *fill) confirms(res *walk.Result) bool {
 
 // judgeResponse applies the caching rules to a reply. Its times are put on the cache's own clock.
 func (f *fill) judgeResponse(
-	status int, h field.Map, res *walk.Result,
+	status int, h field.Map, control *rfc9111.Directives, res *walk.Result,
 ) (fresh rfc9111.Freshness, asked, came time.Time) {
 	came = f.c.cfg.Now()
 	asked = came.Add(-max(res.Response.ResponseTime.Sub(res.Response.RequestTime), 0))
 	fresh = rfc9111.Evaluate(rfc9111.Response{
-		Status: status, Header: h.Values, RequestTime: asked, ResponseTime: came,
+		Status: status, Header: h.Values, CacheControl: control, RequestTime: asked, ResponseTime: came,
 		Library:    res.Supplier.UID == walk.LibraryUID,
 		Authorized: len(f.first.Header["Authorization"]) > 0 && slices.Contains(res.Forwarded, "Authorization"),
 	}, *f.first.policy)
@@ -115,9 +115,10 @@ func (f *fill) confirmed(res *walk.Result) (rest func()) {
 		rfc9111.AddVary(header, field.Canonical(name))
 	}
 	tags := rfc9111.Tags(header.Values)
-	fresh, asked, came := f.judgeResponse(old.Status, header, res)
+	control := rfc9111.ParseCacheControl(header["Cache-Control"])
+	fresh, asked, came := f.judgeResponse(old.Status, header, &control, res)
 	private := dependsOnCredentials(header, res)
-	f.clean(header, res, came)
+	f.clean(header, &control, res, came)
 	head := *old
 	head.RequestTime, head.ResponseTime, head.Asof = asked, came, f.first.Revision
 	if len(tags) > 0 {
@@ -160,9 +161,9 @@ func (f *fill) selecting(names []string) []byte {
 	return appendSelecting(nil, slices.Compact(names), f.first.field)
 }
 
-// clean removes from an origin's header what is not kept of it, and sets what it lacks.
-func (f *fill) clean(h field.Map, res *walk.Result, came time.Time) {
-	rfc9111.Strip(h)
+// clean removes from an origin's header what is not true of what is kept, and sets what it lacks.
+func (f *fill) clean(h field.Map, control *rfc9111.Directives, res *walk.Result, came time.Time) {
+	rfc9111.StripNamed(h, control)
 	if len(h["Date"]) == 0 {
 		h["Date"] = []string{string(rfc9111.AppendDate(nil, came))} // RFC 9110 6.6.1
 	}
@@ -268,10 +269,11 @@ func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 func (f *fill) found(res *walk.Result) (rest func()) {
 	resp := res.Response
 	header := field.Map(resp.Header)
-	fresh, asked, came := f.judgeResponse(resp.Status, header, res)
+	control := rfc9111.ParseCacheControl(header["Cache-Control"])
+	fresh, asked, came := f.judgeResponse(resp.Status, header, &control, res)
 	tags := rfc9111.Tags(header.Values)
 	private := dependsOnCredentials(header, res)
-	f.clean(header, res, came)
+	f.clean(header, &control, res, came)
 	if f.choseCoding(header) {
 		rfc9111.AddVary(header, "Accept-Encoding")
 	}
@@ -324,8 +326,8 @@ func (f *fill) choseCoding(h field.Map) bool {
 // get smaller, if the edge compresses it, or if the store keeps files as they were uploaded.
 func (f *fill) mayCodeForOthers(h field.Map, res *walk.Result) bool {
 	o := f.first.Target.Endpoint.Steps[res.Step].Origin
-	return f.first.Header.Get("Accept-Encoding") == identity[0] && o != nil && !origin.Keyed(o) &&
-		coding.Compressible(h.Get("Content-Type")) && !f.first.mayCompress(res.Response.Length)
+	return o != nil && !origin.Keyed(o) && !f.first.mayCompress(res.Response.Length) &&
+		f.first.Header.Get("Accept-Encoding") == identity[0] && coding.Compressible(h.Get("Content-Type"))
 }
 
 // dependsOnCredentials reports whether a reply that was fetched without credentials may not be used

@@ -121,7 +121,8 @@ type fields struct {
 // list returns both as one list. It uses room behind shown.
 func (f fields) list() []byte { return append(f.shown, f.hidden...) }
 
-// fieldsOf makes the fields of a reply from a header that [rfc9111.Strip] has cleaned.
+// fieldsOf makes the fields of a reply from an origin's header, without those that are never passed
+// on.
 func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
 	rewrites := f.RewritesCacheControl()
 	all.shown = make([]byte, 0, 512) // enough for most
@@ -130,6 +131,9 @@ func fieldsOf(h field.Map, f rfc9111.Freshness) (all fields) {
 		switch of.Name {
 		case "Age", "Content-Length", "Accept-Ranges":
 			continue // written for each reply
+		}
+		if rfc9111.Dropped(of.Name) {
+			continue
 		}
 		seen := clientValues(of.Name, of.Values, rewrites, f.Capped)
 		for _, value := range seen {

@@ -1,9 +1,12 @@
 package rfc9111
 
 import (
+	"net/http"
 	"reflect"
 	"testing"
 	"time"
+
+	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
 func delta(seconds int64) Delta { return Delta{time.Duration(seconds) * time.Second, true} }
@@ -136,6 +139,41 @@ func FuzzCacheControl(f *testing.F) {
 		capped := ParseCacheControl([]string{CapMaxAge(s, time.Second)})
 		if capped.MaxAge.Duration > time.Second || capped.SMaxAge.Duration > time.Second {
 			t.Fatalf("CapMaxAge(%q) = %q", s, CapMaxAge(s, time.Second))
+		}
+	})
+}
+
+// What was read before is judged as what is read from the header, and names the same fields.
+func FuzzCacheControlReadBefore(f *testing.F) {
+	for _, control := range []string{
+		"", "max-age=5", "public, s-maxage=9", `private="X-A, X-B"`, "no-cache=X-A", "no-store, must-understand",
+		"must-revalidate, stale-if-error=7",
+	} {
+		for _, targeted := range []string{"", "max-age=7", "no-store", "?"} {
+			f.Add(control, targeted)
+		}
+	}
+	f.Fuzz(func(t *testing.T, control, targeted string) {
+		header := func() http.Header {
+			h := http.Header{"Cache-Control": {control}, "X-A": {"1"}, "X-B": {"1"}, "Server": {"1"}, "Vary": {"X-A"}}
+			if targeted != "" {
+				h["Cdn-Cache-Control"] = []string{targeted}
+			}
+			return h
+		}
+		own, other := header(), header()
+		d := ParseCacheControl(own["Cache-Control"])
+		r := Response{Status: 200, Header: own.Values, RequestTime: t0, ResponseTime: t0, Authorized: true}
+		want := Evaluate(r, cachepolicy.Policy{DefaultTTL: time.Hour})
+		r.CacheControl = &d
+		if got := Evaluate(r, cachepolicy.Policy{DefaultTTL: time.Hour}); got != want {
+			t.Errorf("%q, %q: %+v, want %+v", control, targeted, got, want)
+		}
+		Strip(own)
+		StripNamed(other, &d)
+		delete(other, "Server")
+		if !reflect.DeepEqual(own, other) {
+			t.Errorf("%q: %v, want %v", control, other, own)
 		}
 	})
 }

@@ -58,8 +58,10 @@ type Freshness struct {
 // Response is what [Evaluate] judges. RequestTime and ResponseTime are when it was asked for and
 // when its head arrived.
 type Response struct {
-	Status       int
-	Header       Fields
+	Status int
+	Header Fields
+	// CacheControl is what [ParseCacheControl] returns of Header; nil if it was not called before.
+	CacheControl *Directives
 	RequestTime  time.Time
 	ResponseTime time.Time
 	// Authorized: the request that an origin was sent had an Authorization field.
@@ -78,7 +80,7 @@ func (f Freshness) Storable() bool { return f.Refusal == Storable }
 // Evaluate judges whether a reply may be stored, and for how long it is fresh, under an endpoint's
 // policy.
 func Evaluate(r Response, p cachepolicy.Policy) Freshness {
-	d, targeted := directivesOf(r.Header)
+	d, targeted := directivesOf(r.Header, r.CacheControl)
 	f := Freshness{
 		InitialAge:           initialAge(r),
 		NoCache:              d.NoCache,
@@ -107,18 +109,22 @@ func Evaluate(r Response, p cachepolicy.Policy) Freshness {
 	return f
 }
 
-// directivesOf are those that a shared cache follows: of the targeted field if there is one.
-func directivesOf(header Fields) (d Directives, targeted bool) {
-	if d, targeted = ParseTargeted(header("Cdn-Cache-Control")); !targeted {
-		d = ParseCacheControl(header("Cache-Control"))
+// directivesOf are those that a shared cache follows: of the targeted field if there is one, else
+// of Cache-Control, which may have been read before.
+func directivesOf(header Fields, read *Directives) (d Directives, targeted bool) {
+	switch d, targeted = ParseTargeted(header("Cdn-Cache-Control")); {
+	case targeted:
+		return d, true
+	case read != nil:
+		return *read, false
 	}
-	return d, targeted
+	return ParseCacheControl(header("Cache-Control")), false
 }
 
 // SharedByAll reports whether a reply to a request with Authorization may be given to others (RFC
 // 9111 3.5).
 func SharedByAll(header Fields) bool {
-	d, _ := directivesOf(header)
+	d, _ := directivesOf(header, nil)
 	return d.sharedByAll()
 }
 

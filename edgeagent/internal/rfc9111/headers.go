@@ -62,16 +62,21 @@ func Strip(h map[string][]string) {
 		}
 	}
 	d := ParseCacheControl(h["Cache-Control"])
+	StripNamed(h, &d)
+	for name := range h {
+		if Dropped(name) {
+			delete(h, name)
+		}
+	}
+}
+
+// StripNamed removes the fields that the qualified forms of no-cache and private name.
+func StripNamed(h map[string][]string, d *Directives) {
 	for _, name := range d.NoCacheFields {
 		delete(h, field.Canonical(name))
 	}
 	for _, name := range d.PrivateFields {
 		delete(h, field.Canonical(name))
-	}
-	for name := range h {
-		if Dropped(name) {
-			delete(h, name)
-		}
 	}
 }
 
