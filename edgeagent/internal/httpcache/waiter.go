@@ -40,7 +40,9 @@ func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again b
 		w.f.goOn()
 		return q.canceled(), false
 	}
-	q.now = c.cfg.Now()
+	if q.now = w.f.result.head.ResponseTime; !at.leads || w.f.result.kind != resultBody {
+		q.now = c.cfg.Now() // else the reply has just come
+	}
 	q.reloaded = true
 	if d := w.f.result.decoded; d != nil && q.vary == nil {
 		q.vary = d.vary
