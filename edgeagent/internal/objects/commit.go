@@ -115,11 +115,16 @@ func (f *Fill) writeTail() (*object, error) {
 			return nil, err
 		}
 	}
-	tail := append(f.crcs, f.rawHead...)
-	if err := f.writeEnd(t.append(tail)); err != nil {
+	var content []byte // from the beginning of the file, or of its tail
+	if f.file == nil && f.start != nil {
+		content = f.start[:f.size:startBytes] // readers never look at the room behind
+	}
+	body := len(content)
+	content = t.append(append(append(content, f.crcs...), f.rawHead...))
+	if err := f.writeEnd(content); err != nil {
 		return nil, err
 	}
-	size := f.size + int64(len(tail)) + trailerBytes
+	size := f.size + int64(len(content)-body)
 	o := &object{
 		id:   id{key: f.key, seq: f.seq, blocks: uint32(blocks(size)), sel: selectingHash(f.head.Selecting)},
 		size: size, tableCRC: t.tableCRC,
@@ -129,16 +134,12 @@ func (f *Fill) writeTail() (*object, error) {
 	return o, err
 }
 
-// writeEnd writes what of the file is not on the disk: the tail, behind what was gathered.
-func (f *Fill) writeEnd(tail []byte) error {
+// writeEnd writes what of the file is not on the disk: all of it, or the tail.
+func (f *Fill) writeEnd(content []byte) error {
 	if f.file == nil {
-		if f.start != nil {
-			// In place if there is room, at which readers never look.
-			tail = append(f.start[:f.size:startBytes], tail...)
-		}
-		return f.writeWhole(tail)
+		return f.writeWhole(content)
 	}
-	if _, err := f.file.WriteAt(tail, f.size); err != nil {
+	if _, err := f.file.WriteAt(content, f.size); err != nil {
 		f.s.note("write", err)
 		return err
 	}
@@ -250,15 +251,16 @@ func (sh *shard) replace(o *object, headShare int64) (old []slot) {
 
 // giveName moves a finished file to its place.
 func (s *Store) giveName(tmp string, i id) error {
-	folder := s.folder(i.key.folder())
-	err := rename(tmp, s.path(i))
+	path := s.path(i)
+	folder := path[:len(path)-len("/")-nameBytes]
+	err := rename(tmp, path)
 	if !errors.Is(err, fs.ErrNotExist) && !s.setAsideDamaged(folder, err) {
 		return err
 	}
 	if err := makeFolder(folder); err != nil {
 		return err
 	}
-	return rename(tmp, s.path(i))
+	return rename(tmp, path)
 }
 
 func rename(from, to string) error {

@@ -1,6 +1,9 @@
 package objects
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 // A copy keeps its number as long as its bytes stay, and no other copy of the key has it.
 func TestCopyIsOfTheBytes(t *testing.T) {
@@ -44,5 +47,15 @@ func TestCopyIsOfTheBytes(t *testing.T) {
 	}
 	if third := s.Begin(testKey(1), 2).Copy(); third == first || third == second {
 		t.Errorf("a new copy is %d as an old one was", third)
+	}
+}
+
+// Folders of the last release are found.
+func TestFoldersAreNamedInHex(t *testing.T) {
+	t.Parallel()
+	for n := range 1 << 12 {
+		if got, want := folderPath(n), fmt.Sprintf("objects/%x/%02x", n>>8, n&0xff); got != want {
+			t.Errorf("folder %d is %q, want %q", n, got, want)
+		}
 	}
 }

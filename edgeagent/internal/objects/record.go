@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"strconv"
 	"sync/atomic"
 )
 
@@ -150,7 +149,10 @@ func (k Key) shard() int { return int(k[0]) >> 4 }
 
 // folderPath is relative to the cache folder.
 func folderPath(folder int) string {
-	return "objects/" + strconv.FormatInt(int64(folder>>8), 16) + "/" + hex.EncodeToString([]byte{byte(folder)})
+	const digits = "0123456789abcdef"
+	path := []byte("objects/0/00")
+	path[8], path[10], path[11] = digits[folder>>8], digits[folder>>4&0xf], digits[folder&0xf]
+	return string(path)
 }
 
 // readObject decodes the tail of an object file and, if sidecar, the newer head beside it.
