@@ -1,8 +1,11 @@
 package objects
 
 import (
+	"errors"
 	"fmt"
 	"testing"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // A copy keeps its number as long as its bytes stay, and no other copy of the key has it.
@@ -57,5 +60,26 @@ func TestFoldersAreNamedInHex(t *testing.T) {
 		if got, want := folderPath(n), fmt.Sprintf("objects/%x/%02x", n>>8, n&0xff); got != want {
 			t.Errorf("folder %d is %q, want %q", n, got, want)
 		}
+	}
+}
+
+// A head that could not be read again makes no object.
+func TestHeadWithoutListsIsNotStored(t *testing.T) {
+	t.Parallel()
+	for _, h := range []Head{{Fields: []byte{5}}, {Selecting: []byte{5}}, {Fields: field.Append(nil, "a", "b")[:3]}} {
+		s := openStore(t, t.TempDir())
+		h.Status, h.Length = 200, 1
+		f := s.Begin(testKey(1), 1)
+		if err := f.Head(h); err != nil {
+			t.Fatal(err)
+		}
+		write(t, f, []byte("x"))
+		if _, err := f.Commit(); !errors.Is(err, ErrNotStored) {
+			t.Errorf("commit: %v", err)
+		}
+		if s.Lookup(testKey(1)) != nil {
+			t.Error("there is an object")
+		}
+		wantIdle(t, s)
 	}
 }

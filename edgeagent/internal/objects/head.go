@@ -47,16 +47,12 @@ const maxHeadBytes = 256 << 10
 
 var errTooManyTags = fmt.Errorf("more than %d tags", purges.MaxTags)
 
-// check finds what no later step could repair: a field list that is none, or more tags than purges
-// look at.
+// check finds more tags than purges look at, and a length that is none. Whether the lists are some
+// is seen when the head is decoded, before an object has its name.
 func (h *Head) check() error {
 	switch {
 	case len(h.Scope.Tags) > purges.MaxTags:
 		return errTooManyTags
-	case !field.Valid(h.Fields):
-		return errors.New("response header is not a field list")
-	case !field.Valid(h.Selecting):
-		return errors.New("selecting header is not a field list")
 	case h.Length < -1:
 		return fmt.Errorf("body length %d", h.Length)
 	}
@@ -125,7 +121,7 @@ func parseHead(b []byte) (Head, error) {
 		}
 		h.Scope.Tags = append(h.Scope.Tags, t)
 	}
-	if len(b) != 0 || h.check() != nil {
+	if len(b) != 0 || h.check() != nil || !field.Valid(h.Fields) || !field.Valid(h.Selecting) {
 		return Head{}, errBadHead
 	}
 	return h, nil
