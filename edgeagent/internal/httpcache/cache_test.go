@@ -86,7 +86,7 @@ func TestDecodeFindsWhatALookUpFinds(t *testing.T) {
 		for _, f := range []rfc9111.Freshness{{}, {SetByUs: true}, {Capped: true}} {
 			for _, status := range []int{200, 404} {
 				split := fieldsOf(h, f)
-				d := decode(status, nil, meta{}, split)
+				d := new(kept).decode(status, nil, meta{}, split)
 				var want rfc9111.Validators
 				want.ETag, _ = field.Get(split.shown, "etag")
 				want.LastModified, _ = field.Get(split.shown, "last-modified")

@@ -44,9 +44,9 @@ const (
 
 var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
 
-// find makes the walk and publishes what it found. It returns what is left to do then, nil if that
-// is nothing.
-func (f *fill) find() (rest func()) {
+// find makes the walk and publishes what it found. It reports whether something is left to do then,
+// which is rest.
+func (f *fill) find() (more bool) {
 	growStack(false)
 	var stored walk.Stored
 	if f.stored.ok {
@@ -70,7 +70,20 @@ func (f *fill) find() (rest func()) {
 		return f.found(res)
 	}
 	f.ended(res)
-	return nil
+	return false
+}
+
+// rest does what is left to do when the result is published.
+func (f *fill) rest() {
+	switch f.result.kind {
+	case resultBody:
+		f.restOfBody()
+	case resultPass:
+		f.restOfPass()
+	case resultConfirmed:
+		f.waiting.Wait() // they may still use it, nobody after them
+		f.c.cfg.Store.Drop(f.stored.Entry)
+	}
 }
 
 // confirms reports whether a 304 is about what is stored.
@@ -103,7 +116,7 @@ func (f *fill) judgeResponse(
 }
 
 // confirmed brings the stored reply up to date with a 304.
-func (f *fill) confirmed(res *walk.Result) (rest func()) {
+func (f *fill) confirmed(res *walk.Result) (more bool) {
 	old := f.stored.Head()
 	header := f.stored.origin()
 	// They are about the moment at which the old reply was made.
@@ -135,7 +148,7 @@ func (f *fill) confirmed(res *walk.Result) (rest func()) {
 	own := fieldsOf(header, fresh)
 	head.Fields, head.Meta = m.encode(own)
 	head.Decoded = nil
-	f.result = result{kind: resultConfirmed, head: head, decoded: decode(head.Status, head.Selecting, m, own),
+	f.result = result{kind: resultConfirmed, head: head, decoded: f.kept.decode(head.Status, head.Selecting, m, own),
 		entry: f.stored.Entry, walk: res}
 	if !fresh.Storable() {
 		f.result.detail = fresh.Refusal.String()
@@ -145,13 +158,7 @@ func (f *fill) confirmed(res *walk.Result) (rest func()) {
 	f.c.endings.drop(f.key)
 	f.c.metrics.fills.WithLabelValues("confirmed").Inc()
 	f.publish()
-	if f.result.detail == "" {
-		return nil
-	}
-	return func() {
-		f.waiting.Wait() // they may still use it, nobody after them
-		f.c.cfg.Store.Drop(f.stored.Entry)
-	}
+	return f.result.detail != ""
 }
 
 // selecting returns the selecting values of a reply to the fill's request, for the names by which
@@ -266,7 +273,7 @@ func (f *fill) choseType(h field.Map, res *walk.Result) bool {
 }
 
 // found publishes a file.
-func (f *fill) found(res *walk.Result) (rest func()) {
+func (f *fill) found(res *walk.Result) (more bool) {
 	resp := res.Response
 	header := field.Map(resp.Header)
 	control := rfc9111.ParseCacheControl(header["Cache-Control"])
@@ -299,7 +306,7 @@ func (f *fill) found(res *walk.Result) (rest func()) {
 	}
 	r.head.Scope.Tags = tags
 	r.head.Fields, r.head.Meta = m.encode(own)
-	r.decoded = decode(r.head.Status, r.head.Selecting, m, own)
+	r.decoded = f.kept.decode(r.head.Status, r.head.Selecting, m, own)
 	f.c.endings.drop(f.key)
 	if r.detail != "" {
 		return f.pass(res.EarlierInconclusive)
@@ -362,7 +369,7 @@ func (f *fill) holdsEarlier(step int) bool {
 
 // pass publishes a reply that is not stored: one request takes it, and the others, later ones too,
 // ask for themselves.
-func (f *fill) pass(soon bool) (rest func()) {
+func (f *fill) pass(soon bool) (more bool) {
 	f.result.kind, f.result.pass = resultPass, f.result.walk.Response
 	ttl := missTTL
 	if soon {
@@ -372,26 +379,29 @@ func (f *fill) pass(soon bool) (rest func()) {
 	f.c.metrics.fills.WithLabelValues("passed").Inc()
 	f.passed = make(chan struct{})
 	f.publish()
-	return func() {
-		f.waiting.Wait()
-		f.mu.Lock()
-		claimed := f.claimed
-		f.claimed = true
-		f.mu.Unlock()
-		if !claimed {
-			f.result.pass.Body.Close()
-			return
-		}
-		defer f.keepPace()()
-		select { // until then the body needs the fill's context
-		case <-f.passed:
-		case <-f.ctx.Done():
-		}
+	return true
+}
+
+// restOfPass waits until the body was read, if a request has taken it.
+func (f *fill) restOfPass() {
+	f.waiting.Wait()
+	f.mu.Lock()
+	claimed := f.claimed
+	f.claimed = true
+	f.mu.Unlock()
+	if !claimed {
+		f.result.pass.Body.Close()
+		return
+	}
+	defer f.keepPace()()
+	select { // until then the body needs the fill's context
+	case <-f.passed:
+	case <-f.ctx.Done():
 	}
 }
 
 // store publishes a reply that is stored, with what of its body has come.
-func (f *fill) store() (rest func()) {
+func (f *fill) store() (more bool) {
 	f.c.misses.drop(f.key)
 	r := &f.result
 	r.object = f.c.cfg.Store.Begin(f.key, f.first.Revision)
@@ -400,20 +410,23 @@ func (f *fill) store() (rest func()) {
 		r.object, r.detail = nil, "head"
 		return f.pass(false)
 	}
-	var err error
 	if r.object.Keeping() { // What has come with the head is there when the requests wake up.
-		err = f.carryFirst()
+		f.carryErr = f.carryFirst()
 	}
 	f.publish()
-	return func() {
-		// It also ends a wait for a slow reader, which knows nothing of the context.
-		defer context.AfterFunc(f.ctx, func() { r.object.Abort(context.Cause(f.ctx)) })()
-		defer r.walk.Response.Body.Close()
-		buf := copyBuffers.Get().(*[copyBytes]byte)
-		defer copyBuffers.Put(buf)
-		f.waiting.Wait() // a reader that is there before bytes are dropped misses none
-		f.settle(f.carryRest(buf[:], err))
-	}
+	return true
+}
+
+// restOfBody carries what of the body has not come with the head, and stores it.
+func (f *fill) restOfBody() {
+	r := &f.result
+	// It also ends a wait for a slow reader, which knows nothing of the context.
+	defer context.AfterFunc(f.ctx, func() { r.object.Abort(context.Cause(f.ctx)) })()
+	defer r.walk.Response.Body.Close()
+	buf := copyBuffers.Get().(*[copyBytes]byte)
+	defer copyBuffers.Put(buf)
+	f.waiting.Wait() // a reader that is there before bytes are dropped misses none
+	f.settle(f.carryRest(buf[:], f.carryErr))
 }
 
 // carryFirst carries what of the body has come with the head, without a copy. Of a body that is

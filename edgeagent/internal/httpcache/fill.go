@@ -49,12 +49,14 @@ type fill struct {
 	waiting    sync.WaitGroup // requests that waited for the result and have not taken what they need
 
 	// carried are the bytes of the body that have come.
-	carried atomic.Int64
-	last    [1]byte // where the end of a body is read that has come whole
+	carried  atomic.Int64
+	carryErr error   // how the beginning of the body ended, which came with the head
+	last     [1]byte // where the end of a body is read that has come whole
 
 	// result is set before published, and not changed after. Only the walk looks at it
 	// before.
 	result result
+	kept   kept // the memory of result.decoded
 
 	mu sync.Mutex
 	// awaited is closed when the result is published; nil while no request has waited for that.
@@ -65,8 +67,8 @@ type fill struct {
 	claimed bool
 	// spare is how many more bytes may be carried while there are no users.
 	spare int64
-	// rest is what is left to do and may be put off, see putOff.
-	rest func()
+	// later: what is left to do was put off, see putOff.
+	later bool
 	// over: nothing is left to do.
 	over bool
 	// alone runs while there are no users. It has periods left, the last of which began when seen
@@ -278,10 +280,10 @@ func (c *Cache) register(f *fill, s *fillShard) {
 // run makes the walk and does what is left to do then.
 func (f *fill) run() { f.finish(f.find()) }
 
-// finish does what is left to do, if anything is, and gives back what the fill holds.
-func (f *fill) finish(rest func()) {
-	if rest != nil {
-		rest()
+// finish does what is left to do, if more is, and gives back what the fill holds.
+func (f *fill) finish(more bool) {
+	if more {
+		f.rest()
 	}
 	f.mu.Lock()
 	f.over = true

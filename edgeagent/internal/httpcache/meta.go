@@ -210,14 +210,16 @@ type decoded struct {
 	shared       *sharedHeads
 }
 
-// decode returns what is kept in memory of a reply. It looks at each field once.
-func decode(status int, selecting []byte, m meta, f fields) *decoded {
-	var both struct {
-		decoded
-		heads sharedHeads
-	}
-	d := &both.decoded
-	d.meta, d.fields, d.vary, d.shared = m, f, selectingNames(selecting), &both.heads
+// kept is a decoded reply with the memory of its shared.
+type kept struct {
+	decoded
+	heads sharedHeads
+}
+
+// decode returns what is kept in memory of a reply, which is k. It looks at each field once.
+func (k *kept) decode(status int, selecting []byte, m meta, f fields) *decoded {
+	d := &k.decoded
+	d.meta, d.fields, d.vary, d.shared = m, f, selectingNames(selecting), &k.heads
 	typed, fixed := false, status != http.StatusOK
 	last, vary, varies := "", "", false
 	for _, list := range [...][]byte{f.shown, f.hidden} {
@@ -270,5 +272,5 @@ func Decode(h *objects.Head) any {
 	if err != nil {
 		return nil // it is of another version of edgewalk
 	}
-	return decode(h.Status, h.Selecting, m, f)
+	return new(kept).decode(h.Status, h.Selecting, m, f)
 }

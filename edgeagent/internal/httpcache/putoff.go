@@ -43,9 +43,9 @@ func (p *putOffs) goOn() {
 }
 
 // putOff does what is left to do once goOn is called.
-func (f *fill) putOff(rest func()) {
+func (f *fill) putOff() {
 	f.mu.Lock()
-	f.rest = rest
+	f.later = true
 	f.mu.Unlock()
 	f.c.putOffs.add(f)
 }
@@ -53,16 +53,16 @@ func (f *fill) putOff(rest func()) {
 // goOn begins what was put off, if it has not begun.
 func (f *fill) goOn() {
 	f.mu.Lock()
-	rest := f.rest
-	f.rest = nil
+	later := f.later
+	f.later = false
 	f.mu.Unlock()
-	if rest != nil {
+	if later {
 		if f.c.fillPlaces.Taken() <= fewFills {
 			socket.Yield() // to the client, which has the beginning now
 		}
 		go func() {
 			growStack(false)
-			f.finish(rest)
+			f.finish(true)
 		}()
 	}
 }

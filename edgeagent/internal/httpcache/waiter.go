@@ -83,14 +83,13 @@ func (w *waiter) lead() bool {
 	defer func() {
 		if !f.isPublished() { // a fault of this program, which ends no request but this one
 			f.ended(&walk.Result{Kind: walk.Failed, Status: http.StatusBadGateway})
-			f.finish(nil)
+			f.finish(false)
 		}
 	}()
-	rest := f.find()
-	if rest == nil {
-		f.finish(nil)
+	if f.find() {
+		f.putOff()
 	} else {
-		f.putOff(rest)
+		f.finish(false)
 	}
 	return w.ctx.Err() == nil
 }
