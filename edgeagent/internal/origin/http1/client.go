@@ -164,8 +164,9 @@ func freeReader(r *bufio.Reader) {
 	readers.Put(r)
 }
 
-// A reply is a response with the body that it may have.
+// A reply is a head with what is made of it.
 type reply struct {
+	head
 	response http.Response
 	body     body
 }
@@ -181,7 +182,7 @@ func (c *Client) exchange(
 	if call.Connected != nil {
 		call.Connected(cn.address())
 	}
-	var h *head
+	var h *reply
 	if err = cn.send(req); err == nil {
 		if call.Sent != nil {
 			call.Sent()
@@ -194,14 +195,12 @@ func (c *Client) exchange(
 		freeReader(r)
 		return nil, begun, err
 	}
-	reply := &reply{
-		response: http.Response{
-			StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-			Header: h.header, ContentLength: h.length, Close: h.last, Request: req,
-		},
-		body: body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last},
+	h.response = http.Response{
+		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h.header, ContentLength: h.length, Close: h.last, Request: req,
 	}
-	resp, b := &reply.response, &reply.body
+	h.body = body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last}
+	resp, b := &h.response, &h.body
 	switch {
 	case h.framing == noBody || h.framing == counted && h.length == 0:
 		resp.Body = http.NoBody
@@ -217,7 +216,7 @@ func (c *Client) exchange(
 var errInterim = errors.New("the server sends nothing but interim replies")
 
 // readFinal reads heads up to one that is not interim.
-func (c *Client) readFinal(r *bufio.Reader, method string, call *Call) (h *head, begun bool, err error) {
+func (c *Client) readFinal(r *bufio.Reader, method string, call *Call) (h *reply, begun bool, err error) {
 	for n := 0; ; n++ {
 		h, begun, err = readHead(r, method)
 		if begun = begun || n > 0; err != nil {

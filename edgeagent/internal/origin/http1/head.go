@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -67,13 +68,16 @@ const (
 const recordAlert = 0x15
 
 // readHead reads a head. begun reports whether some of it has come, also with an error.
-func readHead(r *bufio.Reader, method string) (h *head, begun bool, err error) {
+func readHead(r *bufio.Reader, method string) (h *reply, begun bool, err error) {
 	text, err := readHeadText(r)
 	if err != nil {
 		return nil, text != "", err
 	}
-	h, err = parseHead(text, method)
-	return h, true, err
+	h = new(reply)
+	if err := h.parse(text, method); err != nil {
+		return nil, true, err
+	}
+	return h, true, nil
 }
 
 // readHeadText reads up to an empty line. It stops early at what cannot be a head.
@@ -88,6 +92,12 @@ func readHeadText(r *bufio.Reader) (string, error) {
 		return string(start), ErrSpeaksTLS
 	default:
 		return string(start), ErrNotHTTP
+	}
+	here, _ := r.Peek(r.Buffered())
+	if n := wholeHead(here); n > 0 {
+		text := string(here[:n])
+		_, err := r.Discard(n)
+		return text, err
 	}
 	raw := make([]byte, 0, 512) // on the stack, where most heads fit
 	for {
@@ -107,34 +117,50 @@ func readHeadText(r *bufio.Reader) (string, error) {
 	}
 }
 
+// wholeHead returns how many bytes the head takes that b begins with, with an "H", 0 if b does not
+// hold its end.
+func wholeHead(b []byte) int {
+	for n := 0; ; {
+		end := bytes.IndexByte(b[n:], '\n')
+		if end < 0 {
+			return 0
+		}
+		line := b[n : n+end+1]
+		if n += len(line); isEmpty(line) {
+			return n
+		}
+	}
+}
+
 // isEmpty reports whether a line holds only its end.
 func isEmpty(line []byte) bool { return len(line) == 1 || len(line) == 2 && line[0] == '\r' }
 
-// parseHead reads a head, which ends with an empty line.
+// parse reads a head, which ends with an empty line.
 //
 // Of header lines, it is as lenient as browsers and other proxies are: a line that is none is left
 // out, a line that was folded is joined (RFC 9112 5.2), a space before a colon goes (5.1), and so
 // does `Transfer-Encoding: identity`, which RFC 7230 dropped. Nothing is forgiven of what frames
 // the body: two readers would see two replies.
-func parseHead(text, method string) (*head, error) {
+func (h *head) parse(text, method string) error {
 	line, rest, _ := strings.Cut(text, "\n")
 	minor, status, err := readStatusLine(trimCR(line))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if status == http.StatusSwitchingProtocols {
-		return nil, &FramingError{"the reply switches protocols (101), which nobody asked for"}
+		return &FramingError{"the reply switches protocols (101), which nobody asked for"}
 	}
-	h := &head{status: status}
-	fields, err := h.readFields(rest)
+	h.status = status
+	var room [16]field // more than most heads have
+	fields, err := h.readFields(room[:0], rest)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := h.frame(fields, minor, method); err != nil {
-		return nil, err
+		return err
 	}
 	h.keep(fields, minor)
-	return h, nil
+	return nil
 }
 
 // keep sets header to the fields that are passed on, and reads Connection (RFC 9110 7.6.1): which
@@ -143,12 +169,17 @@ func parseHead(text, method string) (*head, error) {
 // more might be done with the reply.
 func (h *head) keep(fields []field, minor int) {
 	var hop map[string]bool // beside those that always are
-	closes, stays := false, minor > 0
-	for _, f := range fields {
-		if f.key != "Connection" {
+	closes, stays, pragma := false, minor > 0, false
+	for i := range fields {
+		switch fields[i].key {
+		case "Connection":
+		case "Pragma":
+			pragma = true
+			continue
+		default:
 			continue
 		}
-		for option := range strings.SplitSeq(f.value, ",") {
+		for option := range strings.SplitSeq(fields[i].value, ",") {
 			switch option = strings.ToLower(trimOWS(option)); option {
 			case "close":
 				closes = true
@@ -167,21 +198,37 @@ func (h *head) keep(fields []field, minor int) {
 	}
 	h.last = closes || !stays || h.framing == untilClose
 	h.header = make(http.Header, len(fields))
-	values := make([]string, len(fields)) // most fields have one
-	for i, f := range fields {
-		old := h.header[f.key]
-		switch {
-		case f.key == "Connection" || f.key == "Transfer-Encoding" || f.key == "Trailer" || hop[f.key]:
-		case old == nil:
-			values[i] = f.value
-			h.header[f.key] = values[i : i+1 : i+1]
-		case f.key != "Content-Length": // all lines have the same value
-			h.header[f.key] = append(old, f.value)
+	values := make([]string, 0, len(fields)) // most fields have one
+	for i := range fields {
+		if key := fields[i].key; !ofConnection(key) && (hop == nil || !hop[key]) {
+			values = append(values, fields[i].value)
+			h.header[key] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	if pragma := h.header["Pragma"]; len(pragma) > 0 && pragma[0] == "no-cache" && h.header["Cache-Control"] == nil {
-		h.header["Cache-Control"] = []string{"no-cache"} // as net/http reads it
+	if len(h.header) < len(values) { // there is a field of several lines, of which header has the last one
+		clear(h.header)
+		for i := range fields {
+			key := fields[i].key
+			// All lines of Content-Length have the same value.
+			if !ofConnection(key) && !hop[key] && (key != "Content-Length" || h.header[key] == nil) {
+				h.header[key] = append(h.header[key], fields[i].value)
+			}
+		}
 	}
+	if pragma && h.header["Cache-Control"] == nil {
+		if values := h.header["Pragma"]; len(values) > 0 && values[0] == "no-cache" {
+			h.header["Cache-Control"] = []string{"no-cache"} // as net/http reads it
+		}
+	}
+}
+
+// ofConnection reports whether a field is for the connection alone, whatever Connection says.
+func ofConnection(key string) bool {
+	switch key {
+	case "Connection", "Transfer-Encoding", "Trailer":
+		return true
+	}
+	return false
 }
 
 func trimCR(line string) string { return strings.TrimSuffix(line, "\r") }
@@ -213,16 +260,17 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 // A field is one header field, under the canonical form of its name.
 type field struct{ key, value string }
 
-// readFields reads the lines of text up to the empty one. It drops those that are no header lines.
-func (h *head) readFields(text string) ([]field, error) {
-	fields := make([]field, 0, strings.Count(text, "\n"))
+// readFields appends the fields of text up to the empty line. It drops lines that are no header
+// lines.
+func (h *head) readFields(fields []field, text string) ([]field, error) {
 	lost := true // the line before was dropped, so its continuation is too
 	for number := 2; ; number++ {
-		line, rest, _ := strings.Cut(text, "\n")
-		if rest == "" {
+		end := strings.IndexByte(text, '\n')
+		if end < 0 || end == len(text)-1 {
 			return fields, nil // it is the empty line
 		}
-		text, line = rest, trimCR(line)
+		line := trimCR(text[:end])
+		text = text[end+1:]
 		if line != "" && (line[0] == ' ' || line[0] == '\t') {
 			switch {
 			case lost:
@@ -241,14 +289,18 @@ func (h *head) readFields(text string) ([]field, error) {
 			}
 			continue
 		}
-		name, value, colon := strings.Cut(line, ":")
-		trimmed := strings.TrimRight(name, " \t")
-		key := textproto.CanonicalMIMEHeaderKey(trimmed)
+		name, value := line, ""
+		colon := strings.IndexByte(line, ':')
+		if colon >= 0 {
+			name, value = line[:colon], line[colon+1:]
+		}
+		trimmed := trimRight(name)
+		key, valid := canonical(trimmed)
 		var why string
 		switch {
-		case !colon:
+		case colon < 0:
 			why = "has no colon"
-		case !httpguts.ValidHeaderFieldName(trimmed):
+		case !valid:
 			why = "has a name with characters that no name has"
 		case unclean(value):
 			why = "has a control character"
@@ -289,7 +341,33 @@ func quoted(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-func trimOWS(s string) string { return strings.Trim(s, " \t") }
+// canonical returns the canonical form of a field's name, and whether it is one.
+func canonical(name string) (key string, valid bool) {
+	upper := true
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z' && !upper, 'A' <= c && c <= 'Z' && upper, '0' <= c && c <= '9', c == '-':
+			upper = c == '-'
+		default:
+			return textproto.CanonicalMIMEHeaderKey(name), httpguts.ValidHeaderFieldName(name)
+		}
+	}
+	return name, name != ""
+}
+
+func trimOWS(s string) string {
+	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+		s = s[1:]
+	}
+	return trimRight(s)
+}
+
+func trimRight(s string) string {
+	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
 
 // unclean reports whether a value contains a byte that no value may contain (RFC 9110 5.5).
 func unclean(value string) bool {
@@ -321,8 +399,8 @@ func namesFraming(line string) bool {
 func (h *head) frame(fields []field, minor int, method string) error {
 	var length, coding string
 	lengths, codings := 0, 0
-	for _, f := range fields {
-		switch f.key {
+	for i := range fields {
+		switch f := &fields[i]; f.key {
 		case "Content-Length":
 			if lengths == 0 {
 				length = f.value
@@ -339,10 +417,9 @@ func (h *head) frame(fields []field, minor int, method string) error {
 	}
 	h.length = -1
 	if lengths > 0 {
-		if length == "" || len(length) > 18 || strings.Trim(length, "0123456789") != "" {
+		if h.length = numberOf(length); h.length < 0 {
 			return &FramingError{"the reply's Content-Length is no number"}
 		}
-		h.length, _ = strconv.ParseInt(length, 10, 64) // it cannot fail for 18 digits
 	}
 	switch {
 	case h.status < 200 || h.status == 204 || h.status == 304:
@@ -367,4 +444,18 @@ func (h *head) frame(fields []field, minor int, method string) error {
 		h.framing = noBody
 	}
 	return nil
+}
+
+// numberOf returns the number that up to 18 digits stand for, -1 for any other text.
+func numberOf(digits string) (n int64) {
+	if digits == "" || len(digits) > 18 {
+		return -1
+	}
+	for i := range len(digits) {
+		if !isDigit(digits[i]) {
+			return -1
+		}
+		n = 10*n + int64(digits[i]-'0')
+	}
+	return n
 }
