@@ -4,14 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 // ConnFor is how long a connection is given requests, up to a quarter less so that not all end
@@ -65,9 +62,9 @@ type Client struct {
 	strays *strays
 
 	mu     sync.Mutex
-	idle   map[Key][]*conn // longest idle first
+	idle   map[Key][]*conn // longest idle first; empty from when the last one is used until a sweep
 	count  int
-	sweeps *time.Timer // nil while there is nothing to sweep
+	sweeps *time.Timer // nil while idle is empty
 	closed bool
 }
 
@@ -98,13 +95,18 @@ func (c *Client) Close() {
 // must close the body. A read of the body returns io.EOF only if the body is whole. ctx bounds the
 // reads too.
 func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.Response, error) {
-	if err := check(req.Header); err != nil {
+	b := requests.Get().(*[]byte)
+	defer requests.Put(b)
+	m := message{req: req}
+	*b, m.err = appendRequest((*b)[:0], req)
+	if bad, ok := m.err.(*fieldError); ok {
 		closeBody(req)
-		return nil, err
+		return nil, bad
 	}
+	m.text = *b
 	if repeatable(req) {
 		if cn := c.take(call.Key); cn != nil {
-			resp, begun, err := c.exchange(ctx, cn, req, call)
+			resp, begun, err := c.exchange(ctx, cn, &m, call)
 			switch {
 			case err == nil && resp.StatusCode == http.StatusRequestTimeout && resp.Close:
 				resp.Body.Close() // The server has not waited for the request (RFC 9110 15.5.9).
@@ -120,23 +122,8 @@ func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.R
 		closeBody(req)
 		return nil, err
 	}
-	resp, _, err := c.exchange(ctx, c.newConn(dialled, call.Key), req, call)
+	resp, _, err := c.exchange(ctx, c.newConn(dialled, call.Key), &m, call)
 	return resp, err
-}
-
-// check returns an error for fields that cannot be sent as they are.
-func check(h http.Header) error {
-	for name, values := range h {
-		if !httpguts.ValidHeaderFieldName(name) {
-			return fmt.Errorf("%q is no name of a header field", name)
-		}
-		for _, value := range values {
-			if !httpguts.ValidHeaderFieldValue(value) {
-				return fmt.Errorf("header field %s has a value that cannot be sent", name)
-			}
-		}
-	}
-	return nil
 }
 
 // repeatable reports whether a request may be sent twice (RFC 9110 9.2.2).
@@ -174,7 +161,7 @@ type reply struct {
 // exchange sends a request over a connection and reads the head of its reply. begun reports whether
 // some of a reply has come, also with an error.
 func (c *Client) exchange(
-	ctx context.Context, cn *conn, req *http.Request, call *Call,
+	ctx context.Context, cn *conn, m *message, call *Call,
 ) (resp *http.Response, begun bool, err error) {
 	stop := context.AfterFunc(ctx, cn.abort)
 	r := readers.Get().(*bufio.Reader)
@@ -183,11 +170,11 @@ func (c *Client) exchange(
 		call.Connected(cn.address())
 	}
 	var h *reply
-	if err = cn.send(req); err == nil {
+	if err = cn.send(m); err == nil {
 		if call.Sent != nil {
 			call.Sent()
 		}
-		h, begun, err = c.readFinal(r, req.Method, call)
+		h, begun, err = c.readFinal(r, m.req.Method, call)
 	}
 	if err != nil {
 		stop()
@@ -197,7 +184,7 @@ func (c *Client) exchange(
 	}
 	h.response = http.Response{
 		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h.header, ContentLength: h.length, Close: h.last, Request: req,
+		Header: h.header, ContentLength: h.length, Close: h.last, Request: m.req,
 	}
 	h.body = body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last}
 	resp, b := &h.response, &h.body
@@ -246,7 +233,9 @@ func (c *Client) take(key Key) *conn {
 			return nil
 		}
 		cn := list[len(list)-1]
-		c.remove(key, len(list)-1)
+		list[len(list)-1] = nil
+		c.idle[key] = list[:len(list)-1] // even if that is empty, because cn is likely to come back
+		c.count--
 		c.mu.Unlock()
 		if c.fit(cn, nil) {
 			return cn
@@ -280,17 +269,18 @@ func (c *Client) keep(cn *conn) (surplus *conn) {
 		return cn
 	}
 	cn.since = c.now()
-	c.idle[cn.key] = append(c.idle[cn.key], cn)
+	list := append(c.idle[cn.key], cn)
+	c.idle[cn.key] = list
 	c.count++
 	if c.sweeps == nil {
 		c.sweeps = time.AfterFunc(sweepEvery, c.sweep)
 	}
 	key := cn.key
 	switch {
-	case len(c.idle[key]) > idlePerKey:
+	case len(list) > idlePerKey:
 	case c.count > idleTotal:
 		for other, list := range c.idle {
-			if list[0].since.Before(c.idle[key][0].since) {
+			if len(list) > 0 && list[0].since.Before(c.idle[key][0].since) {
 				key = other
 			}
 		}
@@ -333,6 +323,9 @@ func (c *Client) stale() (stale []*conn) {
 				stale = append(stale, cn)
 				c.remove(key, i)
 			}
+		}
+		if len(c.idle[key]) == 0 {
+			delete(c.idle, key)
 		}
 	}
 	if c.sweeps = nil; c.count > 0 && !c.closed {

@@ -340,6 +340,27 @@ func TestBoundsOfIdleConnections(t *testing.T) {
 	}
 }
 
+// Of a host whose connections have all gone, nothing is left after a sweep, which comes.
+func TestHostsAreForgotten(t *testing.T) {
+	t.Parallel()
+	o := faultorigin.New(t)
+	o.On("/a", faultorigin.Reply(200, "x"))
+	o.On("/end", faultorigin.Reply(200, "x", "Connection: close"))
+	c := newTestClient(t)
+	for _, path := range []string{"/a", "/end"} {
+		if _, _, err := fetch(t, c, o, "GET", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.sweeps == nil || c.count != 0 {
+		t.Errorf("%d idle, swept: %t", c.count, c.sweeps != nil)
+	}
+	c.sweep()
+	if len(c.idle) != 0 || c.sweeps != nil {
+		t.Errorf("left %v, swept again: %t", c.idle, c.sweeps != nil)
+	}
+}
+
 // A request ends when its context does, whatever it waits for, and takes its connection with it.
 func TestContextEndsRequests(t *testing.T) {
 	t.Parallel()

@@ -33,5 +33,6 @@ func (s *strays) note(host string) {
 func (s *strays) known(host string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Before(s.until[host])
+	until, ok := s.until[host]
+	return ok && time.Now().Before(until)
 }
