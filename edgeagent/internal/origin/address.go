@@ -9,10 +9,12 @@ import (
 // detour returns the address of host to ask because another one has failed, the zero value if none
 // has.
 func (h *health) detour(host string) netip.Addr {
-	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.addresses.Detour(host, now)
+	if !h.addresses.Failed() {
+		return netip.Addr{}
+	}
+	return h.addresses.Detour(host, h.now())
 }
 
 // noteAnswer records an answer by an address.
@@ -38,12 +40,11 @@ func (h *health) record(addr netip.Addr, ok bool) {
 	if h == nil || !addr.IsValid() {
 		return
 	}
-	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if ok {
 		h.addresses.Succeed(addr)
 	} else {
-		h.addresses.Fail(addr, now)
+		h.addresses.Fail(addr, h.now())
 	}
 }

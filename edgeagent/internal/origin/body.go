@@ -46,8 +46,8 @@ func (s *stream) fill() error {
 	}
 	s.buffer = firsts.Get().(*[wholeRead]byte)
 	n := 0
-	for n == 0 && s.err == nil {
-		n, s.err = s.receive(s.buffer[:size])
+	for now := s.x.headAt; n == 0 && s.err == nil; now = time.Now() {
+		n, s.err = s.receiveFrom(now, s.buffer[:size])
 	}
 	s.first = s.buffer[:n]
 	switch {
@@ -60,7 +60,12 @@ func (s *stream) fill() error {
 }
 
 func (s *stream) receive(p []byte) (int, error) {
-	s.x.watch.phase(s.x.idle, errIdleTimeout)
+	return s.receiveFrom(time.Now(), p)
+}
+
+// receiveFrom is receive at a time.
+func (s *stream) receiveFrom(now time.Time, p []byte) (int, error) {
+	s.x.watch.phaseFrom(now, s.x.idle, errIdleTimeout)
 	n, err := s.x.resp.Body.Read(p)
 	s.x.watch.stop()
 	if err != nil && err != io.EOF {
@@ -228,7 +233,7 @@ func (b *body) resume() bool {
 		span += strconv.FormatInt(b.last, 10)
 	}
 	b.ask.Conditions = Conditions{Range: span, IfRange: b.etag}
-	a, _ := b.c.guarded(b.ctx, b.kind, b.origin, &b.ask, b.health)
+	a, _ := b.c.guarded(b.ctx, b.kind, b.origin, &b.ask, b.health, time.Now())
 	resumed := a.Outcome == Found
 	if resumed && (!b.continues(a.Response) || !b.replace(a.Response.Body)) {
 		a.Response.Body.Close()

@@ -159,7 +159,7 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	k := c.kindOf(o)
 	began := time.Now()
 	h := c.healths.of(k, o, &ask)
-	a := c.get(ctx, k, o, &ask, h)
+	a := c.get(ctx, k, o, &ask, h, began)
 	h.conclude(a)
 	if a.Outcome == Found {
 		c.makeResumable(ctx, k, o, ask, h, a.Response)
@@ -179,15 +179,17 @@ func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	return a
 }
 
-func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health) *Answer {
+func (c *Client) get(
+	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, began time.Time,
+) *Answer {
 	if k.Keyed && !ask.ObjectOK {
 		return &Answer{Outcome: NotHere, Reason: Unasked, Detail: "the path cannot be the key of an object"}
 	}
-	a, row := c.guarded(ctx, k, o, ask, h)
+	a, row := c.guarded(ctx, k, o, ask, h, began)
 	if a.Reason == Busy && a.Status != 0 && a.RetryAfter <= busyPatience && h.retry("busy") &&
 		pause(ctx, ask.Deadline, busyDelay+rand.N(busyDelay)) {
 		after := a.RetryAfter
-		a, row = c.guarded(ctx, k, o, ask, h)
+		a, row = c.guarded(ctx, k, o, ask, h, time.Now())
 		a.RetryAfter = max(a.RetryAfter, after)
 	}
 	if o == nil || !k.Keyed {
@@ -205,22 +207,25 @@ func (c *Client) get(ctx context.Context, k *kind.Kind, o *topology.Origin, ask 
 }
 
 // guarded asks once, unless the origin's breaker is open, and records the result. When a probe is
-// due, it starts it and waits for its end first.
+// due, it starts it and waits for its end first. now is the time.
 func (c *Client) guarded(
-	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health,
+	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, now time.Time,
 ) (*Answer, *kind.Row) {
 	refusal := h.admit()
 	if refusal != nil && refusal.RetryAfter == 0 {
 		if c.awaitProbe(ctx, k, o, ask, h) {
-			refusal = h.admit()
+			refusal, now = h.admit(), time.Now()
 		}
 	}
 	if refusal != nil {
 		return refusal, nil
 	}
-	began := time.Now()
 	a, row := c.try(ctx, k, o, ask, h)
-	h.report(k, o, ask, a, verdictOf(k, o, a, time.Since(began)))
+	var took time.Duration
+	if a.hurried {
+		took = time.Since(now)
+	}
+	h.report(k, o, ask, a, verdictOf(k, o, a, took))
 	c.startProbe(k, o, ask, h)
 	return a, row
 }

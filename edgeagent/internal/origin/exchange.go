@@ -220,16 +220,16 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			by.setAddress(netip.Addr{}) // an idle connection may have been closed by the server
 			x.watch.phase(connect, errConnectTimeout)
-			return s.dialer.connect(ctx, to)
-		},
-		Connected: func(at netip.Addr) {
-			by.setAddress(at)
+			conn, err := s.dialer.connect(ctx, to)
 			x.watch.phase(firstByte, errFirstByteTimeout)
+			return conn, err
 		},
-		Sent:    func() { x.watch.phase(firstByte, errFirstByteTimeout) },
-		Interim: h.Ask.OnInterim,
+		Connected: by.setAddress,
+		Sent:      func() { x.watch.phase(firstByte, errFirstByteTimeout) },
+		Interim:   h.Ask.OnInterim,
 	}
 	x.began = time.Now()
+	x.watch.phaseFrom(x.began, firstByte, errFirstByteTimeout)
 	resp, err := s.client.Do(ctx, h.Req, &x.call)
 	x.headAt = time.Now()
 	x.watch.stop()

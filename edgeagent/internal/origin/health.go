@@ -79,12 +79,12 @@ func newHealths(now func() time.Time, m *metrics) *healths {
 
 // of returns the health of an origin. An admin's test gets a new one, which is not kept.
 func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
-	h := hs.find(k, o, ask)
+	now := hs.now()
+	h := hs.find(k, o, ask, now)
 	limits := topology.DefaultBreaker
 	if o != nil {
 		limits = o.Breaker
 	}
-	now := hs.now()
 	h.mu.Lock()
 	h.asked = now
 	h.breaker.Configure(limits)
@@ -92,7 +92,7 @@ func (hs *healths) of(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 	return h
 }
 
-func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
+func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask, now time.Time) *health {
 	if ask.Test {
 		return newHealth(k, o, ask.Account.ID, hs.now, hs.metrics)
 	}
@@ -103,12 +103,12 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 			p.site = k.Site(o, ask)
 		}
 	}
-	if found, ok := hs.known.Get(p); ok && !found.unasked() {
+	if found, ok := hs.known.Get(p); ok && !found.unasked(now) {
 		return found
 	}
 	hs.mu.Lock() // of several callers, one adds it
 	defer hs.mu.Unlock()
-	if found, ok := hs.known.Get(p); ok && !found.unasked() {
+	if found, ok := hs.known.Get(p); ok && !found.unasked(now) {
 		return found
 	}
 	added := newHealth(k, o, ask.Account.ID, hs.now, hs.metrics)
@@ -117,8 +117,7 @@ func (hs *healths) find(k *kind.Kind, o *topology.Origin, ask *Ask) *health {
 }
 
 // unasked reports whether the origin was not asked for so long that its health can be dropped.
-func (h *health) unasked() bool {
-	now := h.now()
+func (h *health) unasked(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return now.Sub(h.asked) >= forgetAfter
@@ -138,9 +137,9 @@ func newHealth(k *kind.Kind, o *topology.Origin, account string, now func() time
 
 // all returns the healths of the origins that were asked recently.
 func (hs *healths) all() map[healthKey]*health {
-	all := make(map[healthKey]*health)
+	all, now := make(map[healthKey]*health), hs.now()
 	for _, p := range hs.known.Keys() {
-		if h, ok := hs.known.Peek(p); ok && !h.unasked() {
+		if h, ok := hs.known.Peek(p); ok && !h.unasked(now) {
 			all[p] = h
 		}
 	}
@@ -161,14 +160,14 @@ func (hs *healths) count(s guard.State) (n float64) {
 
 // admit returns why the origin may not be asked, nil if it may.
 func (h *health) admit() (refusal *Answer) {
-	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.breaker.State(now) == guard.Closed {
+	if !h.breaker.Opened() {
 		h.retries.Earn()
 		h.hedges.Earn()
 		return nil
 	}
+	now := h.now()
 	h.metrics.refusals.WithLabelValues(h.kind, "breaker").Inc()
 	left := h.breaker.Left(now)
 	detail := fmt.Sprintf("not asked for another %s, the last failure: %s", left.Round(time.Second), h.failure)
@@ -227,7 +226,10 @@ func verdictOf(k *kind.Kind, o *topology.Origin, a *Answer, took time.Duration) 
 
 // report records what came of a client's request that was admitted.
 func (h *health) report(k *kind.Kind, o *topology.Origin, ask *Ask, a *Answer, v verdict) {
-	now := h.now()
+	var now time.Time
+	if v != begun { // what has only begun is counted when it ends
+		now = h.now()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	failed := v == busy || v == broken
@@ -266,7 +268,6 @@ func (h *health) path(k *kind.Kind, ask *Ask) uint64 {
 
 // conclude records the final result of a question.
 func (h *health) conclude(a *Answer) {
-	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -274,7 +275,7 @@ func (h *health) conclude(a *Answer) {
 	case a.Outcome != Inconclusive:
 		h.failing = false
 	case a.Reason == Misconfigured, a.Status != 0:
-		h.failing, h.failed, h.failure = true, now, summary(a)
+		h.failing, h.failed, h.failure = true, h.now(), summary(a)
 	}
 }
 

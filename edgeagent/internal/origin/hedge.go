@@ -14,11 +14,13 @@ import (
 // hedge returns after how long without an answer a second address of host is asked too. ok is false
 // if there is no other address to ask.
 func (h *health) hedge(host string) (after time.Duration, ok bool) {
-	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, second := h.addresses.Good(host, netip.Addr{}, now)
-	return h.latency.P95, second && h.latency.P95 > 0 && h.breaker.State(now) == guard.Closed
+	if h.latency.P95 <= 0 || h.breaker.Opened() {
+		return 0, false
+	}
+	_, second := h.addresses.Good(host, netip.Addr{}, h.now())
+	return h.latency.P95, second
 }
 
 // second returns the address to hedge with, if there is one and the budget allows a hedge.
@@ -81,12 +83,12 @@ func (h *health) other(host string, tried []netip.Addr) (netip.Addr, bool) {
 // hedged sends a hop's request, and a second time to another address of its host if the answer is
 // later than most. The first answer counts; without one, it returns the addresses that failed.
 func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attempt) (*exchange, []netip.Addr, error) {
-	host, began := h.Req.URL.Hostname(), time.Now()
+	host := h.Req.URL.Hostname()
 	after, ok := h.health.hedge(host)
 	if !ok || !h.Own {
 		x, err := c.send(ctx, k, h, first)
 		if err == nil && h.Own {
-			h.health.took(time.Since(began))
+			h.health.took(x.headAt.Sub(x.began))
 		}
 		return x, first.failed(), err
 	}
@@ -95,7 +97,7 @@ func (c *Client) hedged(ctx context.Context, k *kind.Kind, h *hop, first *attemp
 		err error
 		by  *attempt
 	}
-	results := make(chan sent, 2)
+	results, began := make(chan sent, 2), time.Now()
 	start := func(by *attempt) {
 		ctx, cancel := context.WithCancel(ctx)
 		by.cancel = cancel

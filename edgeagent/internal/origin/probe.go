@@ -128,10 +128,13 @@ func (h *health) probe(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure 
 // startProbe starts a probe if one is due, and reports whether it did. done is closed when the
 // probe has ended.
 func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done <-chan struct{}, asked bool) {
-	now := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if ask.Test || !h.breaker.Due(now) {
+	if ask.Test || !h.breaker.Probed() {
+		return nil, false
+	}
+	now := h.now()
+	if !h.breaker.Due(now) {
 		return nil, false
 	}
 	q, sure := h.probe(k, o, ask)

@@ -22,13 +22,16 @@ type watch struct {
 
 // phase begins a phase of at most limit, and ends the one before. If it takes longer, the request
 // ends with cause.
-func (w *watch) phase(limit time.Duration, cause error) {
+func (w *watch) phase(limit time.Duration, cause error) { w.phaseFrom(time.Now(), limit, cause) }
+
+// phaseFrom is phase at a time.
+func (w *watch) phaseFrom(now time.Time, limit time.Duration, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended {
 		return
 	}
-	w.due, w.cause = time.Now().Add(limit), cause
+	w.due, w.cause = now.Add(limit), cause
 	if !w.deadline.IsZero() && w.deadline.Before(w.due) {
 		w.due, w.cause = w.deadline, errWalkDeadline
 	}

@@ -58,6 +58,9 @@ func (a *Addresses) Resolved(host string, found []netip.Addr) {
 // Several reports whether there is more than one address.
 func (a *Addresses) Several() bool { return len(a.known) > 1 }
 
+// Failed reports whether there is an address that failed since it last answered.
+func (a *Addresses) Failed() bool { return len(a.bad) > 0 }
+
 func (a *Addresses) resting(addr netip.Addr, now time.Time) bool {
 	r := a.bad[addr]
 	return r != nil && now.Before(r.until)
@@ -162,7 +165,7 @@ func (a *Addresses) Other(host string, tried []netip.Addr, now time.Time) (netip
 // failed one is used. If the respite of the failed one has passed, it lasts on for everybody but
 // the caller.
 func (a *Addresses) Detour(host string, now time.Time) netip.Addr {
-	if len(a.bad) == 0 {
+	if !a.Failed() {
 		return netip.Addr{}
 	}
 	addr, _ := a.Other(host, nil, now)
