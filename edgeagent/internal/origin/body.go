@@ -69,7 +69,7 @@ func (s *stream) receiveFrom(now time.Time, p []byte) (int, error) {
 	n, err := s.x.resp.Body.Read(p)
 	s.x.watch.stop()
 	if err != nil && err != io.EOF {
-		err = causeOf(s.x.ctx, err)
+		err = s.x.causeOf(err)
 	}
 	return n, err
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,18 +35,63 @@ const (
 
 // An exchange is one request and its reply.
 type exchange struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	watch  watch
-	idle   time.Duration
-	call   http1.Call
-	resp   *http.Response
-	began  time.Time
-	headAt time.Time
-	by     *attempt
-	health *health
-	path   uint64      // its place within the origin's caps
-	left   atomic.Bool // that place was released
+	ctx     context.Context // of the request and its body
+	watch   watch
+	idle    time.Duration
+	call    http1.Call
+	resp    *http.Response
+	began   time.Time
+	headAt  time.Time
+	by      *attempt
+	health  *health
+	path    uint64      // its place within the origin's caps
+	left    atomic.Bool // that place was released
+	stopper http1.Stopper
+
+	mu    sync.Mutex
+	cause error                   // why this package has ended it
+	dial  context.CancelCauseFunc // ends the dial, nil before it
+}
+
+// stop ends the exchange wherever it is.
+func (x *exchange) stop(cause error) {
+	dial := x.because(cause)
+	if dial != nil {
+		dial(cause)
+	}
+	x.stopper.Stop()
+}
+
+// because records why the exchange ends, unless it has ended already, and returns what ends its
+// dial.
+func (x *exchange) because(cause error) (dial context.CancelCauseFunc) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cause == nil && x.ctx.Err() == nil {
+		x.cause = cause
+	}
+	return x.dial
+}
+
+// dials returns the context of a dial.
+func (x *exchange) dials(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.dial = cancel; x.cause != nil {
+		cancel(x.cause)
+	}
+	return ctx, func() { cancel(nil) }
+}
+
+// causeOf returns why the exchange was ended, or err if nothing but that has ended it.
+func (x *exchange) causeOf(err error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cause != nil {
+		return x.cause
+	}
+	return causeOf(x.ctx, err)
 }
 
 // leave releases the exchange's place within the origin's caps. It may be called again.
@@ -64,7 +110,7 @@ func (x *exchange) end() {
 // release releases what the exchange holds, but for the body.
 func (x *exchange) release() {
 	x.watch.end()
-	x.cancel(nil)
+	x.because(context.Canceled)
 	x.by.release()
 	x.leave()
 }
@@ -194,8 +240,8 @@ func answerOf(k *kind.Kind, row *kind.Row, r *kind.Reply) *Answer {
 }
 
 // send sends one request and waits for the head of its reply.
-func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt) (*exchange, error) {
-	if err := parent.Err(); err != nil {
+func (c *Client) send(ctx context.Context, k *kind.Kind, h *hop, by *attempt) (*exchange, error) {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	path := h.health.path(k, h.Ask)
@@ -203,11 +249,10 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		return nil, err
 	}
 	by.health = h.health
-	ctx, cancel := context.WithCancelCause(parent)
 	x := &exchange{
-		ctx: ctx, cancel: cancel, watch: watch{cancel: cancel, alarms: &c.alarms, deadline: h.Ask.Deadline}, by: by,
-		health: h.health, path: path,
+		ctx: ctx, watch: watch{alarms: &c.alarms, deadline: h.Ask.Deadline}, by: by, health: h.health, path: path,
 	}
+	x.watch.cancel = x.stop
 	connect, firstByte, idle := timeouts(h.Origin)
 	x.idle = idle
 	s := c.origins
@@ -219,6 +264,8 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		Key: to.key,
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			by.setAddress(netip.Addr{}) // an idle connection may have been closed by the server
+			ctx, cancel := x.dials(ctx)
+			defer cancel()
 			x.watch.phase(connect, errConnectTimeout)
 			conn, err := s.dialer.connect(ctx, to)
 			x.watch.phase(firstByte, errFirstByteTimeout)
@@ -227,6 +274,7 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 		Connected: by.setAddress,
 		Sent:      func() { x.watch.phase(firstByte, errFirstByteTimeout) },
 		Interim:   h.Ask.OnInterim,
+		Stopper:   &x.stopper,
 	}
 	x.began = time.Now()
 	x.watch.phaseFrom(x.began, firstByte, errFirstByteTimeout)
@@ -235,12 +283,11 @@ func (c *Client) send(parent context.Context, k *kind.Kind, h *hop, by *attempt)
 	x.watch.stop()
 	h.health.answered(path)
 	if err != nil {
-		err = causeOf(ctx, err)
+		err = x.causeOf(err)
 		if addressFault(err) {
 			by.failedAt(by.address())
 		}
 		x.watch.end()
-		cancel(nil)
 		x.leave()
 		if by.address().IsValid() {
 			h.reached.Store(true)
@@ -277,7 +324,7 @@ func (x *exchange) errorCode(k *kind.Kind) (string, error) {
 	defer x.watch.stop()
 	text, err := io.ReadAll(io.LimitReader(x.resp.Body, maxErrorBody))
 	if err != nil {
-		return "", fmt.Errorf("read error: %w", causeOf(x.ctx, err))
+		return "", fmt.Errorf("read error: %w", x.causeOf(err))
 	}
 	return k.Code(x.resp.Header, text), nil
 }

@@ -1,7 +1,6 @@
 package origin
 
 import (
-	"context"
 	"sync"
 	"time"
 )
@@ -9,7 +8,7 @@ import (
 // A watch ends one request when a phase of it takes too long. The phases follow one another:
 // connecting, waiting for the head, then each wait for a piece of the body.
 type watch struct {
-	cancel context.CancelCauseFunc
+	cancel func(cause error)
 	alarms *sync.Pool // of *alarm, that nobody uses
 
 	mu       sync.Mutex

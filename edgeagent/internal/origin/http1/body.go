@@ -64,10 +64,11 @@ func (b *content) Read(p []byte) (n int, err error) {
 // A body is the body of a reply. One goroutine reads it; any may close it.
 type body struct {
 	content
-	c    *Client
-	cn   *conn
-	stop func() bool // ends what the context does to cn; false if that has begun
-	last bool        // no other reply follows
+	c       *Client
+	cn      *conn
+	stop    func() bool // ends what the context does to cn; false if that has begun
+	stopper *Stopper
+	last    bool // no other reply follows
 
 	ended atomic.Bool
 }
@@ -98,7 +99,7 @@ func (b *body) finish(whole bool) {
 // end returns the connection to the client, or closes it. It is called once; with false, perhaps
 // while another goroutine reads from r.
 func (b *body) end(whole bool) {
-	if !b.stop() || !whole || b.last || b.cn.single {
+	if !b.free() || !whole || b.last || b.cn.single {
 		b.cn.abort()
 	} else {
 		b.c.put(b.cn, b.r)
@@ -107,6 +108,9 @@ func (b *body) end(whole bool) {
 		freeReader(b.r)
 	}
 }
+
+// free ends what the request's end does to the connection. It returns false if that has begun.
+func (b *body) free() bool { return b.stop() && b.stopper.leave(b.cn) }
 
 // Discard lets go of the body of a reply that nobody wants. If no more than most bytes are left of
 // it, and they come within a time, the connection is used again. The caller does not wait for that.
@@ -119,11 +123,11 @@ func Discard(content io.ReadCloser, most int64, within time.Duration) {
 	if most -= n; b.ended.Load() {
 		return
 	}
-	if b.last || b.framing == counted && b.rest > most || !b.stop() {
+	if b.last || b.framing == counted && b.rest > most || !b.free() {
 		b.Close()
 		return
 	}
-	b.stop = time.AfterFunc(within, b.cn.abort).Stop // and no longer when its request ends
+	b.stop, b.stopper = time.AfterFunc(within, b.cn.abort).Stop, nil // and no longer when its request ends
 	go func() {
 		io.CopyN(io.Discard, b, most)
 		b.Close()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,9 +53,32 @@ type Call struct {
 	// Interim is called with each interim reply (RFC 9110 15.2). Its error ends the request.
 	// Default: they are dropped, and the sixth ends the request.
 	Interim func(status int, header map[string][]string) error
+	// Stopper ends the request besides its context. Default: nothing else does.
+	Stopper *Stopper
 	// Dropped is set to the lines that were left out of heads, for people.
 	Dropped []string
 }
+
+// A Stopper ends one request, from before it is sent until its body has ended.
+type Stopper struct{ at atomic.Pointer[conn] } // nil while there is no connection
+
+// stopped is where a Stopper is that has ended its request.
+var stopped = new(conn)
+
+// Stop closes the connection of the request, and any that it gets later. It may be called again.
+func (s *Stopper) Stop() {
+	if cn := s.at.Swap(stopped); cn != nil && cn != stopped {
+		cn.abort()
+	}
+}
+
+// take attaches a connection. It returns false if the request was ended.
+func (s *Stopper) take(cn *conn) bool { return s == nil || s.at.CompareAndSwap(nil, cn) }
+
+// leave detaches the connection. It returns false if the request was ended, and so was that.
+func (s *Stopper) leave(cn *conn) bool { return s == nil || s.at.CompareAndSwap(cn, nil) }
+
+func (s *Stopper) stopped() bool { return s != nil && s.at.Load() == stopped }
 
 // Client asks servers. It may be used by any number of goroutines.
 type Client struct {
@@ -111,7 +135,7 @@ func (c *Client) Do(ctx context.Context, req *http.Request, call *Call) (*http.R
 			case err == nil && resp.StatusCode == http.StatusRequestTimeout && resp.Close:
 				resp.Body.Close() // The server has not waited for the request (RFC 9110 15.5.9).
 				call.Dropped = nil
-			case err == nil || begun || ctx.Err() != nil:
+			case err == nil || begun || ctx.Err() != nil || call.Stopper.stopped():
 				return resp, err
 			}
 			// The server has closed the connection while the request was sent.
@@ -164,6 +188,9 @@ func (c *Client) exchange(
 	ctx context.Context, cn *conn, m *message, call *Call,
 ) (resp *http.Response, begun bool, err error) {
 	stop := context.AfterFunc(ctx, cn.abort)
+	if !call.Stopper.take(cn) {
+		cn.abort()
+	}
 	r := readers.Get().(*bufio.Reader)
 	r.Reset(cn)
 	if call.Connected != nil {
@@ -178,6 +205,7 @@ func (c *Client) exchange(
 	}
 	if err != nil {
 		stop()
+		call.Stopper.leave(cn)
 		cn.abort()
 		freeReader(r)
 		return nil, begun, err
@@ -186,7 +214,10 @@ func (c *Client) exchange(
 		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: h.header, ContentLength: h.length, Close: h.last, Request: m.req,
 	}
-	h.body = body{content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, last: h.last}
+	h.body = body{
+		content: content{r: r, framing: h.framing, rest: h.length}, c: c, cn: cn, stop: stop, stopper: call.Stopper,
+		last: h.last,
+	}
 	resp, b := &h.response, &h.body
 	switch {
 	case h.framing == noBody || h.framing == counted && h.length == 0:
