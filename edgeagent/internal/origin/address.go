@@ -2,19 +2,20 @@ package origin
 
 import (
 	"net/netip"
+	"net/url"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 )
 
-// detour returns the address of host to ask because another one has failed, the zero value if none
-// has.
-func (h *health) detour(host string) netip.Addr {
+// detour returns the address of a URL's host to ask because another one has failed, the zero value
+// if none has.
+func (h *health) detour(u *url.URL) netip.Addr {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.addresses.Failed() {
 		return netip.Addr{}
 	}
-	return h.addresses.Detour(host, h.now())
+	return h.addresses.Detour(u.Hostname(), h.now())
 }
 
 // noteAnswer records an answer by an address.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
@@ -35,7 +36,7 @@ type stream struct {
 	buffer   *[wholeRead]byte // of firsts, nil once it is read
 	first    []byte           // what was read together with the head
 	err      error
-	reported sync.Once // that the result was recorded for the address
+	reported atomic.Bool // the result was recorded for the address
 }
 
 // fill reads the first piece. It returns an error if the body breaks before its first byte.
@@ -84,8 +85,8 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.receive(p)
-	if err != nil && err != io.EOF {
-		s.reported.Do(func() { s.x.health.noteError(s.x.by.address(), err) })
+	if err != nil && err != io.EOF && !s.reported.Swap(true) {
+		s.x.health.noteError(s.x.by.address(), err)
 	}
 	s.err = err
 	return n, err
@@ -101,7 +102,9 @@ func (s *stream) drop(n int) {
 
 // Close ends the exchange. It may be called again.
 func (s *stream) Close() error {
-	s.reported.Do(s.x.succeeded)
+	if !s.reported.Swap(true) {
+		s.x.succeeded()
+	}
 	s.x.end()
 	return nil
 }
@@ -114,7 +117,7 @@ func (e *BodyError) Error() string {
 }
 
 // A body is what a caller reads: a stream that is resumed at the same origin when it breaks, if
-// that origin can prove that the rest belongs to the same file.
+// that origin can prove that the rest belongs to the same file. It begins as the question.
 type body struct {
 	c      *Client
 	ctx    context.Context // of the whole body
@@ -134,22 +137,22 @@ type body struct {
 	reported bool // that its end was recorded, good or bad
 }
 
-// makeResumable replaces the reply's body by one that is resumed when it breaks.
-func (c *Client) makeResumable(ctx context.Context, k *kind.Kind, o *topology.Origin, ask Ask, h *health, r *Response) {
+// wrap makes b the body of the reply.
+func (b *body) wrap(r *Response) {
 	if r.Body == http.NoBody {
 		return
 	}
-	b := &body{c: c, ctx: ctx, kind: k, origin: o, ask: ask, health: h, src: r.Body, last: -1, tries: maxResumes}
-	b.ask.Deadline = time.Time{}
-	if etag := r.Header.Get("ETag"); strings.HasPrefix(etag, `"`) && r.Framed {
-		b.etag = etag
+	b.src, b.last, b.tries = r.Body, -1, maxResumes
+	if etag := r.Header["Etag"]; len(etag) > 0 && strings.HasPrefix(etag[0], `"`) && r.Framed {
+		b.etag = etag[0]
 	}
 	if r.Length >= 0 {
 		b.last = r.Length - 1
 	}
-	part, _, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range"))
-	if r.Status == http.StatusPartialContent && ok {
-		b.next, b.last = part.Start, part.Start+part.Length-1
+	if r.Status == http.StatusPartialContent {
+		if part, _, ok := rfc9111.ParseContentRange(r.Header.Get("Content-Range")); ok {
+			b.next, b.last = part.Start, part.Start+part.Length-1
+		}
 	}
 	r.Body = b
 }
@@ -232,8 +235,9 @@ func (b *body) resume() bool {
 	if b.last >= 0 {
 		span += strconv.FormatInt(b.last, 10)
 	}
-	b.ask.Conditions = Conditions{Range: span, IfRange: b.etag}
-	a, _ := b.c.guarded(b.ctx, b.kind, b.origin, &b.ask, b.health, time.Now())
+	ask := b.ask // which a hedge that came too late may still read
+	ask.Conditions, ask.Deadline = Conditions{Range: span, IfRange: b.etag}, time.Time{}
+	a, _ := b.c.guarded(b.ctx, b.kind, b.origin, &ask, b.health, time.Now())
 	resumed := a.Outcome == Found
 	if resumed && (!b.continues(a.Response) || !b.replace(a.Response.Body)) {
 		a.Response.Body.Close()

@@ -158,13 +158,15 @@ const (
 func (c *Client) Get(ctx context.Context, o *topology.Origin, ask Ask) *Answer {
 	k := c.kindOf(o)
 	began := time.Now()
-	h := c.healths.of(k, o, &ask)
-	a := c.get(ctx, k, o, &ask, h, began)
+	b := &body{c: c, ctx: ctx, kind: k, origin: o, ask: ask}
+	h := c.healths.of(k, o, &b.ask)
+	b.health = h
+	a := c.get(ctx, k, o, &b.ask, h, began)
 	h.conclude(a)
 	if a.Outcome == Found {
-		c.makeResumable(ctx, k, o, ask, h, a.Response)
+		b.wrap(a.Response)
 		if k.Finish != nil {
-			if err := k.Finish(&ask, a.Response); err != nil {
+			if err := k.Finish(&b.ask, a.Response); err != nil {
 				a.Response.Body.Close()
 				failed := errorAnswer(err)
 				failed.Request, failed.Status = a.Request, a.Status
@@ -258,7 +260,7 @@ func (c *Client) try(
 	if err != nil {
 		return errorAnswer(err), nil
 	}
-	line := "GET " + kind.Shown(req.URL, true)
+	line := kind.Line(req.URL)
 	h := c.newHop(k, o, ask, health, req)
 	if k == web.Kind {
 		if h.secure, err = c.secures.of(o); err != nil {
@@ -315,8 +317,14 @@ type hop struct {
 
 // newHop returns the first hop of a question to o.
 func (c *Client) newHop(k *kind.Kind, o *topology.Origin, ask *Ask, health *health, req *http.Request) *hop {
-	h := &hop{
-		Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, health: health, reached: new(atomic.Bool),
+	first := &struct {
+		hop
+		reached atomic.Bool
+	}{hop: hop{Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, health: health}}
+	h := &first.hop
+	h.reached = &first.reached
+	if k.Sign == nil {
+		return h
 	}
 	h.Head = func(ctx context.Context, conditions Conditions) http.Header {
 		again := *ask

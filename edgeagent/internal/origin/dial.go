@@ -49,7 +49,7 @@ func (h *hop) link(by *attempt, limit time.Duration) link {
 	to := newLink(h.Origin, u, limit)
 	to.by = by
 	if to.key.Address = by.to; !by.to.IsValid() && h.Own {
-		to.key.Address = h.health.detour(u.Hostname())
+		to.key.Address = h.health.detour(u)
 	}
 	if h.secure != nil && h.Own && to.key.TLS {
 		to.secure = h.secure
@@ -70,13 +70,29 @@ func newLink(o *topology.Origin, u *url.URL, limit time.Duration) link {
 
 // keyOf returns the key of connections for a URL.
 func keyOf(u *url.URL) http1.Key {
-	host := u.Hostname()
-	if strings.IndexFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
-		if ascii, err := idna.Lookup.ToASCII(host); err == nil {
-			host = ascii
+	key := http1.Key{TLS: u.Scheme == "https", Host: u.Host}
+	if !isHostAndPort(u.Host) {
+		host := u.Hostname()
+		if strings.IndexFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
+			if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+				host = ascii
+			}
+		}
+		key.Host = net.JoinHostPort(host, kind.PortOf(u))
+	}
+	return key
+}
+
+// isHostAndPort reports whether an authority is a host name in ASCII, or an IPv4 address, with a
+// port.
+func isHostAndPort(authority string) bool {
+	port := strings.IndexByte(authority, ':') + 1
+	for i := range len(authority) {
+		if c := authority[i]; c > unicode.MaxASCII || i >= port && (c < '0' || c > '9') {
+			return false
 		}
 	}
-	return http1.Key{TLS: u.Scheme == "https", Host: net.JoinHostPort(host, kind.PortOf(u))}
+	return 0 < port && port < len(authority)
 }
 
 func newTLSConfig(roots *x509.CertPool) *tls.Config {

@@ -33,20 +33,29 @@ const (
 	maxRedirects = 3
 )
 
-// An exchange is one request and its reply.
+// An exchange is one request and its reply, with all that is made of them: they are allocated
+// together, with the attempt.
 type exchange struct {
-	ctx     context.Context // of the request and its body
-	watch   watch
-	idle    time.Duration
-	call    http1.Call
-	resp    *http.Response
-	began   time.Time
-	headAt  time.Time
-	by      *attempt
-	health  *health
-	path    uint64      // its place within the origin's caps
-	left    atomic.Bool // that place was released
-	stopper http1.Stopper
+	ctx       context.Context // of the request and its body
+	side      *side
+	to        link
+	connect   time.Duration // limits
+	firstByte time.Duration
+	idle      time.Duration
+	watch     watch
+	call      http1.Call
+	stopper   http1.Stopper
+	resp      *http.Response
+	reply     kind.Reply
+	answer    Answer
+	response  Response
+	stream    stream
+	began     time.Time
+	headAt    time.Time
+	by        *attempt
+	health    *health
+	path      uint64      // its place within the origin's caps
+	left      atomic.Bool // that place was released
 
 	mu    sync.Mutex
 	cause error                   // why this package has ended it
@@ -73,16 +82,24 @@ func (x *exchange) because(cause error) (dial context.CancelCauseFunc) {
 	return x.dial
 }
 
-// dials returns the context of a dial.
-func (x *exchange) dials(ctx context.Context) (context.Context, context.CancelFunc) {
+// dials makes a connection.
+func (x *exchange) dials(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	if x.dial = cancel; x.cause != nil {
 		cancel(x.cause)
 	}
-	return ctx, func() { cancel(nil) }
+	x.mu.Unlock()
+	x.by.setAddress(netip.Addr{}) // an idle connection may have been closed by the server
+	x.watch.phase(x.connect, errConnectTimeout)
+	conn, err := x.side.dialer.connect(ctx, x.to)
+	x.sent()
+	return conn, err
 }
+
+// sent begins the wait for the head.
+func (x *exchange) sent() { x.watch.phase(x.firstByte, errFirstByteTimeout) }
 
 // causeOf returns why the exchange was ended, or err if nothing but that has ended it.
 func (x *exchange) causeOf(err error) error {
@@ -125,12 +142,14 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 		return a, nil, nil
 	}
 	h.reached.Store(true)
-	r := &kind.Reply{
+	r := &x.reply
+	*r = kind.Reply{
 		Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header, Length: x.resp.ContentLength,
 	}
-	location := x.resp.Header.Get("Location")
-	if k.Next != nil && kind.Redirects(r) && location != "" && k.Follows(h.Origin) {
-		return c.redirected(k, h, x, location)
+	if k.Next != nil && kind.Redirects(r) && k.Follows(h.Origin) {
+		if location := r.Header.Get("Location"); location != "" {
+			return c.redirected(k, h, x, location)
+		}
 	}
 	if k.Code != nil && (r.Status == http.StatusBadRequest ||
 		k.Keyed && r.Status >= 300 && r.Status != http.StatusNotModified) {
@@ -140,7 +159,7 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 	}
 	cleanCoding(r.Header)
 	row := kind.Judge(k.Rows, r)
-	a := answerOf(k, row, r)
+	a := x.answerOf(k, row)
 	c.remark(k, a, x.call.Dropped)
 	if row.Outcome != Found {
 		h.health.noteAnswer(x.by.address(), row)
@@ -156,11 +175,10 @@ func (c *Client) exchange(ctx context.Context, k *kind.Kind, h *hop) (*Answer, *
 // redirected ends the exchange and returns the hop that its redirect leads to, or an answer that
 // says why it is not followed.
 func (c *Client) redirected(k *kind.Kind, h *hop, x *exchange, location string) (*Answer, *kind.Row, *hop) {
-	r := &kind.Reply{Origin: h.Origin, Ask: h.Ask, Status: x.resp.StatusCode, Header: x.resp.Header}
 	x.drain()
 	refuse := func(why string) (*Answer, *kind.Row, *hop) {
-		row := kind.Judge(k.Rows, r)
-		a := answerOf(k, row, r)
+		row := kind.Judge(k.Rows, &x.reply)
+		a := x.answerOf(k, row)
 		a.Detail += ", " + why
 		return a, row, nil
 	}
@@ -222,9 +240,16 @@ func (x *exchange) failed(err error) *Answer {
 	return a
 }
 
-func answerOf(k *kind.Kind, row *kind.Row, r *kind.Reply) *Answer {
-	a := &Answer{Outcome: row.Outcome, Reason: row.Reason, Status: r.Status, ProxyError: row.Proxy, Advice: row.Advice}
-	a.Detail = "HTTP " + strconv.Itoa(r.Status)
+// answerOf returns the answer for the reply, as a row of the kind judges it.
+func (x *exchange) answerOf(k *kind.Kind, row *kind.Row) *Answer {
+	r, a := &x.reply, &x.answer
+	*a = Answer{
+		Outcome: row.Outcome, Reason: row.Reason, Status: r.Status, ProxyError: row.Proxy, Advice: row.Advice,
+		Detail: "HTTP 200",
+	}
+	if r.Status != http.StatusOK {
+		a.Detail = "HTTP " + strconv.Itoa(r.Status)
+	}
 	if r.Code != "" {
 		a.Detail += " " + r.Code
 	}
@@ -249,36 +274,21 @@ func (c *Client) send(ctx context.Context, k *kind.Kind, h *hop, by *attempt) (*
 		return nil, err
 	}
 	by.health = h.health
-	x := &exchange{
-		ctx: ctx, watch: watch{alarms: &c.alarms, deadline: h.Ask.Deadline}, by: by, health: h.health, path: path,
-	}
-	x.watch.cancel = x.stop
-	connect, firstByte, idle := timeouts(h.Origin)
-	x.idle = idle
-	s := c.origins
+	x := &by.exchange
+	x.ctx, x.by, x.health, x.path, x.side = ctx, by, h.health, path, &c.origins
 	if k.Operator {
-		s = c.operator
+		x.side = &c.operator
 	}
-	to := h.link(by, connect)
+	x.connect, x.firstByte, x.idle = timeouts(h.Origin)
+	x.watch.cancel, x.watch.alarms, x.watch.deadline = x.stop, &c.alarms, h.Ask.Deadline
+	x.to = h.link(by, x.connect)
 	x.call = http1.Call{
-		Key: to.key,
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			by.setAddress(netip.Addr{}) // an idle connection may have been closed by the server
-			ctx, cancel := x.dials(ctx)
-			defer cancel()
-			x.watch.phase(connect, errConnectTimeout)
-			conn, err := s.dialer.connect(ctx, to)
-			x.watch.phase(firstByte, errFirstByteTimeout)
-			return conn, err
-		},
-		Connected: by.setAddress,
-		Sent:      func() { x.watch.phase(firstByte, errFirstByteTimeout) },
-		Interim:   h.Ask.OnInterim,
-		Stopper:   &x.stopper,
+		Key: x.to.key, Dial: x.dials, Connected: by.setAddress, Sent: x.sent, Interim: h.Ask.OnInterim,
+		Stopper: &x.stopper,
 	}
 	x.began = time.Now()
-	x.watch.phaseFrom(x.began, firstByte, errFirstByteTimeout)
-	resp, err := s.client.Do(ctx, h.Req, &x.call)
+	x.watch.phaseFrom(x.began, x.firstByte, errFirstByteTimeout)
+	resp, err := x.side.client.Do(ctx, h.Req, &x.call)
 	x.headAt = time.Now()
 	x.watch.stop()
 	h.health.answered(path)
@@ -339,7 +349,8 @@ func (x *exchange) drain() {
 // that, although there should be one, is an error.
 func (x *exchange) hold() (*Response, error) {
 	x.watch.lift()
-	r := &Response{
+	r := &x.response
+	*r = Response{
 		Status: x.resp.StatusCode, Header: x.resp.Header, Length: x.resp.ContentLength, Body: http.NoBody,
 		Framed:      x.resp.ContentLength >= 0 || len(x.resp.TransferEncoding) > 0,
 		RequestTime: x.began, ResponseTime: x.headAt,
@@ -355,7 +366,8 @@ func (x *exchange) hold() (*Response, error) {
 		x.end()
 		return r, nil
 	}
-	s := &stream{x: x}
+	s := &x.stream
+	s.x = x
 	if err := s.fill(); err != nil {
 		return nil, err
 	}

@@ -56,7 +56,6 @@ const maxAsked = 3
 // reach sends a hop's request. If an address of the origin fails before it answers, the next is
 // asked.
 func (c *Client) reach(ctx context.Context, k *kind.Kind, h *hop) (*exchange, error) {
-	host := h.Req.URL.Hostname()
 	first := new(attempt)
 	var tried []netip.Addr
 	for asked := 1; ; asked++ {
@@ -65,7 +64,7 @@ func (c *Client) reach(ctx context.Context, k *kind.Kind, h *hop) (*exchange, er
 			return x, err
 		}
 		tried = append(tried, failed...)
-		to, ok := h.health.other(host, tried)
+		to, ok := h.health.other(h.Req.URL.Hostname(), tried)
 		if !ok {
 			return nil, err
 		}
@@ -165,6 +164,8 @@ type attempt struct {
 	mu  sync.Mutex
 	at  netip.Addr   // where it is connected to
 	bad []netip.Addr // the addresses that failed
+
+	exchange exchange // what came of it
 }
 
 // failedAt records an address that failed. It does nothing without an attempt or an address.

@@ -413,3 +413,20 @@ func TestSlowFamilyIsWaitedForOnce(t *testing.T) {
 		t.Errorf("tried %v", got)
 	}
 }
+
+// A hedge that came too late may still read the question when the answer of the first is used.
+func TestQuestionsAreNotChanged(t *testing.T) {
+	t.Parallel()
+	w := newTwin(t)
+	c, o := w.client(t, newClock(), prometheus.NewRegistry()), webOrigin(t, w.url)
+	ask := get("/a.jpg")
+	ask.Deadline = time.Now().Add(time.Hour)
+	a := c.Get(t.Context(), o, ask)
+	if a.Outcome != Found {
+		t.Fatalf("found %v: %s", a.Outcome, a.Detail)
+	}
+	read(t, a)
+	if kept := a.Response.Body.(*body).ask; kept != ask {
+		t.Errorf("%+v became %+v", ask, kept)
+	}
+}

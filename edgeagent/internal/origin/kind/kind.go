@@ -91,7 +91,7 @@ type Hop struct {
 	// Count is how many redirects led here.
 	Count int
 	// Head asks for the same file under other conditions, and returns the header of a reply that
-	// has it, nil without one.
+	// has it, nil without one. It is for Sign, and nil for a kind without that.
 	Head func(ctx context.Context, conditions Conditions) http.Header
 }
 

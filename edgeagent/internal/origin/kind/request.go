@@ -11,11 +11,15 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// NewRequest returns a GET of u. Unlike http.NewRequest it does not parse the URL again.
+// NewRequest returns a GET of a copy of u. Unlike http.NewRequest it does not parse the URL again.
 func NewRequest(u *url.URL) *http.Request {
-	return &http.Request{
-		Method: http.MethodGet, URL: u, Header: make(http.Header, 8), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
+	r := &struct {
+		req http.Request
+		url url.URL
+	}{url: *u}
+	r.req.Method, r.req.URL, r.req.Header = http.MethodGet, &r.url, make(http.Header, 8)
+	r.req.Proto, r.req.ProtoMajor, r.req.ProtoMinor = "HTTP/1.1", 1, 1
+	return &r.req
 }
 
 // SetRequestHeaders sets the origin's request_headers, and replaces fields of the same names. Where

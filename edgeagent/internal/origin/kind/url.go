@@ -11,8 +11,13 @@ const upperHex = "0123456789ABCDEF"
 // ExactURL returns a URL that net/http sends with this very path and query. It only percent-encodes
 // the bytes that cannot stand in a request line: controls, spaces, "#" and what is not ASCII.
 func ExactURL(scheme, host, path, query string) *url.URL {
-	path, query = Escape(path, Sendable), Escape(query, Sendable)
-	u := &url.URL{Scheme: scheme, Host: host, RawQuery: query}
+	u := &url.URL{Scheme: scheme, Host: host}
+	setExactly(u, path, query)
+	return u
+}
+
+func setExactly(u *url.URL, path, query string) {
+	path, u.RawQuery = Escape(path, Sendable), Escape(query, Sendable)
 	switch {
 	case path == "":
 		u.Path = "/"
@@ -29,7 +34,6 @@ func ExactURL(scheme, host, path, query string) *url.URL {
 		}
 		u.Path = unescaped
 	}
-	return u
 }
 
 // Escape percent-encodes the bytes for which keep returns false.
@@ -72,12 +76,17 @@ func Unreserved(c byte) bool {
 
 // Shown returns a URL for people to read. It leaves out the query unless that is the client's own,
 // because an origin's may contain a signature.
-func Shown(u *url.URL, withQuery bool) string {
+func Shown(u *url.URL, withQuery bool) string { return shown("", u, withQuery) }
+
+// Line returns a request for a URL for people to read, with the query.
+func Line(u *url.URL) string { return shown("GET ", u, true) }
+
+func shown(method string, u *url.URL, withQuery bool) string {
 	path := u.Opaque
 	if path == "" {
 		path = u.EscapedPath()
 	}
-	s := u.Scheme + "://" + u.Host + path
+	s := method + u.Scheme + "://" + u.Host + path
 	if u.RawQuery == "" {
 		return s
 	}
