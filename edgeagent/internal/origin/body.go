@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/http1"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/origin/kind"
 	"github.com/edgewalk/edgewalk/edgeagent/internal/rfc9111"
 	"github.com/edgewalk/edgewalk/internal/topology"
@@ -33,7 +34,7 @@ var firsts = sync.Pool{New: func() any { return new([wholeRead]byte) }}
 // A stream is the body of one exchange. Each wait for a piece of it is bounded.
 type stream struct {
 	x        *exchange
-	buffer   *[wholeRead]byte // of firsts, nil once it is read
+	buffer   *[wholeRead]byte // of firsts, nil once it is read, or if first was lent
 	first    []byte           // what was read together with the head
 	err      error
 	reported atomic.Bool // the result was recorded for the address
@@ -45,14 +46,20 @@ func (s *stream) fill() error {
 	if length := s.x.resp.ContentLength; length > 0 && length <= wholeRead {
 		size = length
 	}
-	s.buffer = firsts.Get().(*[wholeRead]byte)
-	n := 0
-	for now := s.x.headAt; n == 0 && s.err == nil; now = time.Now() {
-		n, s.err = s.receiveFrom(now, s.buffer[:size])
+	s.x.watch.phaseFrom(s.x.headAt, s.x.idle, errIdleTimeout)
+	var lent bool
+	if s.first, lent, s.err = http1.Lend(s.x.resp.Body, int(size)); lent {
+		s.err = s.received(s.err)
+	} else {
+		s.buffer = firsts.Get().(*[wholeRead]byte)
+		n := 0
+		for n == 0 && s.err == nil {
+			n, s.err = s.receive(s.buffer[:size])
+		}
+		s.first = s.buffer[:n]
 	}
-	s.first = s.buffer[:n]
 	switch {
-	case n > 0 || s.err == nil || s.err == io.EOF:
+	case len(s.first) > 0 || s.err == nil || s.err == io.EOF:
 		return nil
 	case errors.Is(s.err, io.ErrUnexpectedEOF):
 		return errEmptyBody
@@ -61,18 +68,18 @@ func (s *stream) fill() error {
 }
 
 func (s *stream) receive(p []byte) (int, error) {
-	return s.receiveFrom(time.Now(), p)
+	s.x.watch.phase(s.x.idle, errIdleTimeout)
+	n, err := s.x.resp.Body.Read(p)
+	return n, s.received(err)
 }
 
-// receiveFrom is receive at a time.
-func (s *stream) receiveFrom(now time.Time, p []byte) (int, error) {
-	s.x.watch.phaseFrom(now, s.x.idle, errIdleTimeout)
-	n, err := s.x.resp.Body.Read(p)
+// received ends the wait for a piece. It returns why there was an error.
+func (s *stream) received(err error) error {
 	s.x.watch.stop()
 	if err != nil && err != io.EOF {
 		err = s.x.causeOf(err)
 	}
-	return n, err
+	return err
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -94,10 +101,15 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // drop removes n bytes from first.
 func (s *stream) drop(n int) {
-	if s.first = s.first[n:]; len(s.first) == 0 {
-		firsts.Put(s.buffer)
-		s.buffer, s.first = nil, nil
+	if s.first = s.first[n:]; len(s.first) > 0 {
+		return
 	}
+	if s.first = nil; s.buffer == nil {
+		http1.Return(s.x.resp.Body)
+		return
+	}
+	firsts.Put(s.buffer)
+	s.buffer = nil
 }
 
 // Close ends the exchange. It may be called again.

@@ -69,6 +69,7 @@ type body struct {
 	stop    func() bool // ends what the context does to cn; false if that has begun
 	stopper *Stopper
 	last    bool // no other reply follows
+	lent    bool // the last bytes are still in r
 
 	ended atomic.Bool
 }
@@ -104,7 +105,38 @@ func (b *body) end(whole bool) {
 	} else {
 		b.c.put(b.cn, b.r)
 	}
-	if whole {
+	if whole && !b.lent {
+		freeReader(b.r)
+	}
+}
+
+// Lend reads from a body as Read does, but leaves what has come, up to most bytes, where it is. The
+// caller has it until the next Read, or until [Return] if there was an error, for which it need not
+// call that. ok is false, and nothing is read, for a body whose length is not known.
+func Lend(content io.ReadCloser, most int) (piece []byte, ok bool, err error) {
+	b, ok := content.(*body)
+	if !ok || b.framing != counted || b.err != nil || b.ended.Load() {
+		return nil, false, nil
+	}
+	if _, err = b.r.Peek(1); err == nil {
+		piece, _ = b.r.Peek(int(min(int64(most), int64(b.r.Buffered()), b.rest)))
+		b.r.Discard(len(piece))
+	} else if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if b.rest -= int64(len(piece)); b.rest == 0 {
+		b.lent, err = true, io.EOF
+	}
+	if b.err = err; err != nil {
+		b.finish(err == io.EOF)
+	}
+	return piece, true, err
+}
+
+// Return gives back the last bytes of a body that were lent, if they were.
+func Return(content io.ReadCloser) {
+	if b, ok := content.(*body); ok && b.lent {
+		b.lent = false
 		freeReader(b.r)
 	}
 }
