@@ -313,6 +313,8 @@ type hop struct {
 	// reached says that this hop or one before has connected to the origin, at any of its
 	// addresses.
 	reached *atomic.Bool
+	// first is the first attempt to send the first hop, nil once it was made.
+	first *attempt
 }
 
 // newHop returns the first hop of a question to o.
@@ -320,9 +322,10 @@ func (c *Client) newHop(k *kind.Kind, o *topology.Origin, ask *Ask, health *heal
 	first := &struct {
 		hop
 		reached atomic.Bool
+		attempt attempt
 	}{hop: hop{Hop: kind.Hop{Origin: o, Ask: ask, Req: req, Own: true}, health: health}}
 	h := &first.hop
-	h.reached = &first.reached
+	h.reached, h.first = &first.reached, &first.attempt
 	if k.Sign == nil {
 		return h
 	}

@@ -56,7 +56,10 @@ const maxAsked = 3
 // reach sends a hop's request. If an address of the origin fails before it answers, the next is
 // asked.
 func (c *Client) reach(ctx context.Context, k *kind.Kind, h *hop) (*exchange, error) {
-	first := new(attempt)
+	first := h.first
+	if h.first = nil; first == nil {
+		first = new(attempt)
+	}
 	var tried []netip.Addr
 	for asked := 1; ; asked++ {
 		x, failed, err := c.hedged(ctx, k, h, first)

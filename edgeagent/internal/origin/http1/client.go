@@ -187,7 +187,7 @@ type reply struct {
 func (c *Client) exchange(
 	ctx context.Context, cn *conn, m *message, call *Call,
 ) (resp *http.Response, begun bool, err error) {
-	stop := context.AfterFunc(ctx, cn.abort)
+	stop := context.AfterFunc(ctx, cn.aborts)
 	if !call.Stopper.take(cn) {
 		cn.abort()
 	}

@@ -23,6 +23,7 @@ type conn struct {
 	until    time.Time // after this it is given no more requests
 	since    time.Time // since when it is idle
 	peeked   [partingLen]byte
+	aborts   func() // is abort
 }
 
 // newConn takes over a connection that Dial has made.
@@ -31,6 +32,7 @@ func (c *Client) newConn(dialled net.Conn, key Key) *conn {
 		Conn: dialled, key: key, single: c.strays.known(key.Host),
 		until: c.now().Add(ConnFor - rand.N(ConnFor/4)),
 	}
+	cn.aborts = cn.abort
 	if secure, ok := dialled.(*tls.Conn); ok {
 		cn.records = secure.NetConn().(*records)
 		cn.tcp = cn.records.Conn

@@ -57,7 +57,7 @@ func appendRequest(b []byte, req *http.Request) ([]byte, error) {
 		values []string
 	}
 	var room [16]line // more than most requests have
-	lines := room[:0]
+	lines := room[:0] // sorted
 	agent := ""
 	for name, values := range req.Header {
 		if _, valid := canonical(name); !valid {
@@ -73,10 +73,13 @@ func appendRequest(b []byte, req *http.Request) ([]byte, error) {
 			}
 		case "Host", "Content-Length", "Transfer-Encoding", "Trailer":
 		default:
-			lines = append(lines, line{name, values})
+			i := len(lines)
+			for lines = append(lines, line{}); i > 0 && name < lines[i-1].name; i-- {
+				lines[i] = lines[i-1]
+			}
+			lines[i] = line{name, values}
 		}
 	}
-	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.name, b.name) })
 	host, err := httpguts.PunycodeHostPort(cmp.Or(req.Host, req.URL.Host))
 	if err != nil {
 		return b, err

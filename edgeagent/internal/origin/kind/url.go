@@ -17,7 +17,7 @@ func ExactURL(scheme, host, path, query string) *url.URL {
 }
 
 func setExactly(u *url.URL, path, query string) {
-	path, u.RawQuery = Escape(path, Sendable), Escape(query, Sendable)
+	path, u.RawQuery = sendable(path), sendable(query)
 	switch {
 	case path == "":
 		u.Path = "/"
@@ -34,6 +34,16 @@ func setExactly(u *url.URL, path, query string) {
 		}
 		u.Path = unescaped
 	}
+}
+
+// sendable percent-encodes the bytes that cannot stand in a request line.
+func sendable(s string) string {
+	for i := range len(s) {
+		if !Sendable(s[i]) {
+			return Escape(s, Sendable)
+		}
+	}
+	return s
 }
 
 // Escape percent-encodes the bytes for which keep returns false.
