@@ -86,6 +86,7 @@ func appendLines(b []byte, lines []string) []byte {
 	return append(b, 1)
 }
 
+//go:noinline
 func appendField(b []byte, s string) []byte { return append(append(b, s...), 0) }
 
 // keyed reports whether an origin holds its files under object keys; nil is the Media Library.
