@@ -106,9 +106,10 @@ func (f *Fill) writeTail() (*object, error) {
 	if f.size%chunkBytes != 0 {
 		f.crcs = appendUint32(f.crcs, f.crc)
 	}
+	head := appendHead(nil, f.head)
 	t := trailer{
-		magic: objectMagic, key: f.key, seq: f.seq, length: f.size, headLen: uint32(len(f.rawHead)),
-		tableCRC: crc32.Checksum(f.crcs, castagnoli), headCRC: crc32.Checksum(f.rawHead, castagnoli),
+		magic: objectMagic, key: f.key, seq: f.seq, length: f.size, headLen: uint32(len(head)),
+		tableCRC: crc32.Checksum(f.crcs, castagnoli), headCRC: crc32.Checksum(head, castagnoli),
 	}
 	if more := f.fileBlocks(f.size) - f.reserved; more > 0 {
 		if err := f.reserve(more); err != nil {
@@ -120,7 +121,7 @@ func (f *Fill) writeTail() (*object, error) {
 		content = f.start[:f.size:startBytes] // readers never look at the room behind
 	}
 	body := len(content)
-	content = t.append(append(append(content, f.crcs...), f.rawHead...))
+	content = t.append(append(append(content, f.crcs...), head...))
 	if err := f.writeEnd(content); err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func (f *Fill) writeTail() (*object, error) {
 		id:   id{key: f.key, seq: f.seq, blocks: uint32(blocks(size)), sel: selectingHash(f.head.Selecting)},
 		size: size, tableCRC: t.tableCRC,
 	}
-	err := o.setHead(f.rawHead, t)
+	err := o.setHead(head, t)
 	f.s.decode(o)
 	return o, err
 }

@@ -3,11 +3,13 @@ package objects
 import (
 	"bytes"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
@@ -143,15 +145,22 @@ func TestFilesThatAreNoObjectsGo(t *testing.T) {
 func FuzzParseHead(f *testing.F) {
 	h := testHead(1, 5)
 	f.Add(appendHead(nil, &h))
+	h.Asof, h.Status, h.Scope.Tags = math.MinInt64, math.MaxInt, make([]string, 100)
+	h.RequestTime, h.ResponseTime = time.Unix(0, math.MinInt64), time.Unix(0, math.MinInt64)
+	f.Add(appendHead(nil, &h))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := parseHead(bytes.Clone(b))
 		if err != nil {
 			return
 		}
-		again, err := parseHead(appendHead(nil, &h))
-		if err != nil || !bytes.Equal(appendHead(nil, &again), appendHead(nil, &h)) {
+		encoded := appendHead(nil, &h)
+		again, err := parseHead(encoded)
+		if err != nil || !bytes.Equal(appendHead(nil, &again), encoded) {
 			t.Errorf("%+v is not what it encodes to: %+v, %v", h, again, err)
+		}
+		if n := h.encodedBytes(); n != len(encoded) {
+			t.Errorf("%+v takes %d bytes, reckoned as %d", h, len(encoded), n)
 		}
 		for range field.Fields(h.Fields) {
 		}

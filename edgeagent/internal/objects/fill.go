@@ -100,11 +100,11 @@ type Fill struct {
 	claimed, reserved int64
 
 	// The leader's own.
-	rawHead []byte
-	crcs    []byte // of whole chunks, 4 bytes each
-	crc     uint32 // of the chunk that is being written
-	step    int64
-	waited  time.Duration // for the disk
+	headBytes int    // that the head takes in the file
+	crcs      []byte // of whole chunks, 4 bytes each
+	crc       uint32 // of the chunk that is being written
+	step      int64
+	waited    time.Duration // for the disk
 }
 
 // Begin starts a fill of key for a walk that began at revision asof. It cannot fail.
@@ -115,14 +115,15 @@ func (s *Store) Begin(k Key, asof int64) *Fill {
 // Copy returns what [Entry.Copy] returns of the object, once it is stored.
 func (f *Fill) Copy() uint64 { return f.seq }
 
-// Head sets the head of the reply. It is called once, before the first Write. It fails only for a
-// head that breaks the rules of [Head].
+// Head sets the head of the reply. It is called once, before the first Write. What it refers to does
+// not change until Commit. It fails for more tags than [purges.MaxTags] and for a length that is
+// none; a list that is none makes Commit fail.
 func (f *Fill) Head(h Head) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("head of a fill: %w", err)
 	}
 	h.Asof = f.asof
-	f.rawHead = appendHead(nil, &h)
+	f.headBytes = h.encodedBytes()
 	claimed, unkept := f.claimSpace(h.Length)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -147,7 +148,7 @@ func (f *Fill) claimSpace(length int64) (claimed int64, unkept error) {
 		need = f.fileBlocks(length)
 	}
 	switch s := f.s; {
-	case len(f.rawHead) > maxHeadBytes:
+	case f.headBytes > maxHeadBytes:
 		return 0, errBigHead
 	case s.disk() != DiskOK:
 		return 0, errUnusable
@@ -165,7 +166,7 @@ func (f *Fill) claimSpace(length int64) (claimed int64, unkept error) {
 
 // fileBlocks returns the disk space of the whole file for a body of length bytes.
 func (f *Fill) fileBlocks(length int64) int64 {
-	return blocks(length+tableBytes(length)+int64(len(f.rawHead))+trailerBytes) * blockBytes
+	return blocks(length+tableBytes(length)+int64(f.headBytes)+trailerBytes) * blockBytes
 }
 
 // Write appends to the body. It fails if the fill was aborted, if the body gets longer than its

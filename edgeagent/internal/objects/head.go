@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -59,12 +60,32 @@ func (h *Head) check() error {
 	return nil
 }
 
+// encodedBytes is how much appendHead appends.
+func (h *Head) encodedBytes() int {
+	s := &h.Scope
+	n := varintBytes(int64(h.Status)) + varintBytes(h.RequestTime.UnixNano()) +
+		varintBytes(h.ResponseTime.UnixNano()) + varintBytes(h.Asof) + uvarintBytes(uint64(len(s.Tags)))
+	for _, length := range [...]int{
+		len(h.Fields), len(h.Selecting), len(h.Meta), len(s.Account), len(s.Endpoint), len(s.Path), len(s.Query),
+	} {
+		n += uvarintBytes(uint64(length)) + length
+	}
+	for _, tag := range s.Tags {
+		n += uvarintBytes(uint64(len(tag))) + len(tag)
+	}
+	return n
+}
+
+// varintBytes is how much [binary.AppendVarint] appends.
+func varintBytes(v int64) int { return uvarintBytes(uint64(v<<1) ^ uint64(v>>63)) }
+
+// uvarintBytes is how much [binary.AppendUvarint] appends: a byte for each 7 bits.
+func uvarintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+
 // appendHead encodes h. Length is not in it: the trailer says it.
 func appendHead(b []byte, h *Head) []byte {
 	// An object keeps the memory, so there is not much more of it than it takes.
-	s := &h.Scope
-	b = slices.Grow(b, 64+len(h.Fields)+len(h.Selecting)+len(h.Meta)+
-		len(s.Account)+len(s.Endpoint)+len(s.Path)+len(s.Query))
+	b = slices.Grow(b, h.encodedBytes())
 	b = binary.AppendVarint(b, int64(h.Status))
 	b = binary.AppendVarint(b, h.RequestTime.UnixNano())
 	b = binary.AppendVarint(b, h.ResponseTime.UnixNano())
