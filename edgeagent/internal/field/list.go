@@ -78,8 +78,8 @@ func Valid(b []byte) bool {
 	return true
 }
 
-// AppendBytes appends the length of p as uvarint, and p. A head takes some dozens of these; the
-// code of each, in the place of a call, would be read from memory once for each head.
+// AppendBytes appends the length of p as uvarint, and p. It is not inlined: a head takes some
+// dozens of these, and the code of each would have to be read from memory.
 //
 //go:noinline
 func AppendBytes[T []byte | string](b []byte, p T) []byte {

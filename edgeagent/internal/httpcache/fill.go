@@ -53,8 +53,7 @@ type fill struct {
 	carryErr error   // how the beginning of the body ended, which came with the head
 	last     [1]byte // where the end of a body is read that has come whole
 
-	// result is set before published, and not changed after. Only the walk looks at it
-	// before.
+	// result is set before published, and not changed after. Only the walk looks at it before.
 	result result
 	kept   kept // the memory of result.decoded
 
@@ -301,7 +300,7 @@ func (f *fill) finish(more bool) {
 // the size of this function's frame, of which it uses nothing.
 //
 //go:noinline
-func growStack(use bool) {
+func growStack(use bool) { // use is false; the compiler does not know
 	if use {
 		var room [12 << 10]byte
 		runtime.KeepAlive(&room)

@@ -219,6 +219,7 @@ type kept struct {
 // decode returns what is kept in memory of a reply, which is k. It looks at each field once.
 func (k *kept) decode(status int, selecting []byte, m meta, f fields) *decoded {
 	d := &k.decoded
+	f.shown = slices.Clip(f.shown) // what is stored of the reply may lie behind it
 	d.meta, d.fields, d.vary, d.shared = m, f, selectingNames(selecting), &k.heads
 	typed, fixed := false, status != http.StatusOK
 	last, vary, varies := "", "", false

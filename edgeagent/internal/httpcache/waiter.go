@@ -40,8 +40,10 @@ func (c *Cache) await(ctx context.Context, q *query, at slot) (r *Reply, again b
 		w.f.goOn()
 		return q.canceled(), false
 	}
-	if q.now = w.f.result.head.ResponseTime; !at.leads || w.f.result.kind != resultBody {
-		q.now = c.cfg.Now() // else the reply has just come
+	if r := &w.f.result; at.leads && r.kind == resultBody {
+		q.now = r.head.ResponseTime // a moment ago
+	} else {
+		q.now = c.cfg.Now()
 	}
 	q.reloaded = true
 	if d := w.f.result.decoded; d != nil && q.vary == nil {

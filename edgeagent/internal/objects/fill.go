@@ -115,9 +115,9 @@ func (s *Store) Begin(k Key, asof int64) *Fill {
 // Copy returns what [Entry.Copy] returns of the object, once it is stored.
 func (f *Fill) Copy() uint64 { return f.seq }
 
-// Head sets the head of the reply. It is called once, before the first Write. What it refers to does
-// not change until Commit. It fails for more tags than [purges.MaxTags] and for a length that is
-// none; a list that is none makes Commit fail.
+// Head sets the head of the reply. It is called once, before the first Write. What it refers to
+// does not change until Commit. It fails for more tags than [purges.MaxTags] and for a length that
+// is none; a list that is none makes Commit fail.
 func (f *Fill) Head(h Head) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("head of a fill: %w", err)

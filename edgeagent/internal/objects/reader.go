@@ -227,6 +227,9 @@ func (r *Reader) Close() error {
 	}
 	if i := slices.Index(f.readers, r); i >= 0 {
 		f.readers = slices.Delete(f.readers, i, i+1)
+		if f.first[0] == r { // where readers have other memory by now
+			f.first[0] = nil
+		}
 		f.trim()
 		notify(&f.room) // the leader may have waited for this reader alone
 		f.closeIfIdle()

@@ -286,3 +286,52 @@ func BenchmarkOpenRead1KB(b *testing.B) {
 		body.Close()
 	}
 }
+
+// A file takes the room that it needs and no more, to the byte.
+func TestFilesFitExactly(t *testing.T) {
+	t.Parallel()
+	head := func(n int) (h Head, size int) {
+		h = testHead(n, 1)
+		return h, len(appendHead(nil, &h))
+	}
+	t.Run("as large as one may be", func(t *testing.T) {
+		const most = 16 // blocks, an eighth
+		s := openStore(t, t.TempDir(), limit(8*most*blockBytes))
+		h, size := head(1)
+		length := most*blockBytes - trailerBytes - size
+		length -= int(tableBytes(int64(length)))
+		h.Length = int64(length)
+		if _, err := fill(t, s, testKey(1), 1, h, testBody(1, length)); err != nil {
+			t.Errorf("a file of %d blocks: %v", most, err)
+		}
+	})
+	t.Run("in the last block", func(t *testing.T) {
+		const room = 64 // blocks
+		s := openStore(t, t.TempDir(), limit(room*blockBytes))
+		for n := range room - 1 {
+			if _, err := fill(t, s, testKey(n), 1, testHead(n, 10), testBody(n, 10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h, size := head(99)
+		length := blockBytes - trailerBytes - size - 4
+		h.Length = int64(length)
+		if _, err := fill(t, s, testKey(99), 1, h, testBody(99, length)); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.space.evicted.Load(); n != 0 {
+			t.Errorf("%d objects were evicted for one that has room", n)
+		}
+	})
+	t.Run("the longest head", func(t *testing.T) {
+		s := openStore(t, t.TempDir())
+		h, size := head(1)
+		h.Meta = make([]byte, maxHeadBytes-size+len(h.Meta)-2) // its length takes two bytes more
+		if size = len(appendHead(nil, &h)); size != maxHeadBytes {
+			t.Fatalf("the head has %d bytes", size)
+		}
+		if _, err := fill(t, s, testKey(1), 1, h, []byte("x")); err != nil {
+			t.Errorf("a head of %d bytes: %v", size, err)
+		}
+	})
+}

@@ -209,7 +209,7 @@ func (c *Client) get(
 }
 
 // guarded asks once, unless the origin's breaker is open, and records the result. When a probe is
-// due, it starts it and waits for its end first. now is the time.
+// due, it starts it and waits for its end first. now is when the question began.
 func (c *Client) guarded(
 	ctx context.Context, k *kind.Kind, o *topology.Origin, ask *Ask, h *health, now time.Time,
 ) (*Answer, *kind.Row) {
@@ -280,6 +280,9 @@ func (c *Client) try(
 			// The token may have been revoked before it expired.
 			renewed = true
 			c.tokens.Spoil(o, h.Token)
+			again, req := *h, *h.Req // a hedge that came too late may still read h and its header
+			req.Header = h.Req.Header.Clone()
+			again.Req, h = &req, &again
 			continue
 		}
 		if next == nil {

@@ -88,7 +88,7 @@ func keyOf(u *url.URL) http1.Key {
 func isHostAndPort(authority string) bool {
 	port := strings.IndexByte(authority, ':') + 1
 	for i := range len(authority) {
-		if c := authority[i]; c > unicode.MaxASCII || i >= port && (c < '0' || c > '9') {
+		if c := authority[i]; c > unicode.MaxASCII || c == '[' || i >= port && (c < '0' || c > '9') {
 			return false
 		}
 	}

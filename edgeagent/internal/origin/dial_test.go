@@ -16,6 +16,7 @@ func TestKeysOfURLs(t *testing.T) {
 		"[fe80::1%eth0]:81": "[fe80::1%eth0]:81", "bücher.test": "xn--bcher-kva.test:80",
 		"bücher.test:81": "xn--bcher-kva.test:81", "12": "12:80", "12:34": "12:34", ":81": ":81", "": ":80",
 		"shop.test:x": "[shop.test:x]:80", "shop.test:8x": "[shop.test:8x]:80", "a:1:2": "[a:1]:2",
+		"[a]:81": "a:81",
 	} {
 		u := &url.URL{Scheme: "http", Host: authority}
 		if got := keyOf(u); got != (http1.Key{Host: want}) {

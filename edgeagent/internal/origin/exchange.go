@@ -58,28 +58,29 @@ type exchange struct {
 	left      atomic.Bool // that place was released
 
 	mu    sync.Mutex
-	cause error                   // why this package has ended it
+	cause error                   // why it has ended, nil before
 	dial  context.CancelCauseFunc // ends the dial, nil before it
 }
 
 // stop ends the exchange wherever it is.
 func (x *exchange) stop(cause error) {
-	dial := x.because(cause)
+	x.because(cause)
+	x.mu.Lock()
+	dial := x.dial
+	x.mu.Unlock()
 	if dial != nil {
 		dial(cause)
 	}
 	x.stopper.Stop()
 }
 
-// because records why the exchange ends, unless it has ended already, and returns what ends its
-// dial.
-func (x *exchange) because(cause error) (dial context.CancelCauseFunc) {
+// because records why the exchange ends, unless it has ended already.
+func (x *exchange) because(cause error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.cause == nil && x.ctx.Err() == nil {
 		x.cause = cause
 	}
-	return x.dial
 }
 
 // dials makes a connection.

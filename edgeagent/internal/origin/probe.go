@@ -130,7 +130,7 @@ func (h *health) probe(k *kind.Kind, o *topology.Origin, ask *Ask) (q Ask, sure 
 func (c *Client) startProbe(k *kind.Kind, o *topology.Origin, ask *Ask, h *health) (done <-chan struct{}, asked bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if ask.Test || !h.breaker.Probed() {
+	if ask.Test || !h.breaker.MayBeDue() {
 		return nil, false
 	}
 	now := h.now()

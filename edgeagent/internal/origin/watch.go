@@ -23,7 +23,7 @@ type watch struct {
 // ends with cause.
 func (w *watch) phase(limit time.Duration, cause error) { w.phaseFrom(time.Now(), limit, cause) }
 
-// phaseFrom is phase at a time.
+// phaseFrom is phase for one that began at now.
 func (w *watch) phaseFrom(now time.Time, limit time.Duration, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -91,8 +91,8 @@ func (b *Breaker) Postpone(now time.Time) {
 	}
 }
 
-// Probed reports whether probes are due, now or later.
-func (b *Breaker) Probed() bool { return b.suspect || b.Opened() }
+// MayBeDue reports whether probes are due, now or later.
+func (b *Breaker) MayBeDue() bool { return b.suspect || b.Opened() }
 
 // Due reports whether a probe should begin now.
 func (b *Breaker) Due(now time.Time) bool {

@@ -111,8 +111,9 @@ func (b *body) end(whole bool) {
 }
 
 // Lend reads from a body as Read does, but leaves what has come, up to most bytes, where it is. The
-// caller has it until the next Read, or until [Return] if there was an error, for which it need not
-// call that. ok is false, and nothing is read, for a body whose length is not known.
+// caller may use it until the next Read. With io.EOF there is none: then it may use it for as long
+// as it likes, and [Return] gives the memory back to others. ok is false, and nothing is read, for
+// a body whose length is not known.
 func Lend(content io.ReadCloser, most int) (piece []byte, ok bool, err error) {
 	b, ok := content.(*body)
 	if !ok || b.framing != counted || b.err != nil || b.ended.Load() {

@@ -200,7 +200,7 @@ func (h *head) keep(fields []field, minor int) {
 	h.header = make(http.Header, len(fields))
 	values := make([]string, 0, len(fields)) // most fields have one
 	for i := range fields {
-		if key := fields[i].key; !ofConnection(key) && (hop == nil || !hop[key]) {
+		if key := fields[i].key; !ofConnection(key) && !hop[key] {
 			values = append(values, fields[i].value)
 			h.header[key] = values[len(values)-1 : len(values) : len(values)]
 		}

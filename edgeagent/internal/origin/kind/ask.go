@@ -86,6 +86,8 @@ func appendLines(b []byte, lines []string) []byte {
 	return append(b, 1)
 }
 
+// appendField is called several times for each miss, and its code is not repeated for each.
+//
 //go:noinline
 func appendField(b []byte, s string) []byte { return append(append(b, s...), 0) }
 

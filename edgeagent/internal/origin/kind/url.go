@@ -16,6 +16,7 @@ func ExactURL(scheme, host, path, query string) *url.URL {
 	return u
 }
 
+// setExactly is apart so that the URL of [ExactURL] can be the caller's, on its stack.
 func setExactly(u *url.URL, path, query string) {
 	path, u.RawQuery = sendable(path), sendable(query)
 	switch {
