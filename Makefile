@@ -56,7 +56,7 @@ bench: ## Run the Go benchmarks; `go run ./bench --help` measures the binary bes
 	@echo 'The binary beside nginx and Varnish: go run ./bench --help'
 
 .PHONY: performance
-performance: ## Measure, and write docs/performance.md and README's summary: 10 minutes on a machine that does nothing else.
+performance: ## Measure, and write docs/performance.md and README's summary: 20 minutes on a machine that does nothing else.
 	$(GO) run ./bench report
 
 .PHONY: lint

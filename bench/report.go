@@ -29,7 +29,7 @@ var reported = []struct {
 	title string
 	args  []string
 }{
-	{"Hits, one core for the server", []string{"hits", "-duration", "1s", "-rounds", "5"}},
+	{"Hits, one core for the server", []string{"hits", "-duration", "1s", "-rounds", "9"}},
 	{"Hits, two cores", []string{"hits", "-duration", "1s", "-rounds", "3", "-cores", "2"}},
 	{"Latency of hits at half of the maximum rate", []string{"latency", "-duration", "2s", "-rounds", "15"}},
 	{"Idle connections", []string{"idle"}},
