@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
@@ -166,22 +165,20 @@ func acceptedTypes(lines []string) int {
 	return accepted
 }
 
-// negotiations are what [Negotiation] has returned, by the sets of codings and of types.
-var negotiations [len(encodings)][len(accepts)]atomic.Pointer[field.Map]
+// negotiations are what [Negotiation] returns, by the sets of codings and of types.
+var negotiations = func() (all [len(encodings)][len(accepts)]field.Map) {
+	for c := range all {
+		for t := range all[c] {
+			all[c][t] = field.Map{"Accept-Encoding": encodings[c : c+1 : c+1], "Accept": accepts[t : t+1 : t+1]}
+		}
+	}
+	return all
+}()
 
 // Negotiation returns a header of the Accept-Encoding and the Accept of a request alone, both
 // normalised. Nobody may change it.
 func Negotiation(request Fields) field.Map {
-	codings, types := acceptedEncodings(request("Accept-Encoding")), acceptedTypes(request("Accept"))
-	kept := &negotiations[codings][types]
-	if h := kept.Load(); h != nil {
-		return *h
-	}
-	h := field.Map{
-		"Accept-Encoding": encodings[codings : codings+1 : codings+1], "Accept": accepts[types : types+1 : types+1],
-	}
-	kept.Store(&h)
-	return h
+	return negotiations[acceptedEncodings(request("Accept-Encoding"))][acceptedTypes(request("Accept"))]
 }
 
 // Named reports whether a media type is one of those that [NormaliseAccept] keeps, and an Accept

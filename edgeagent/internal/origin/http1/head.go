@@ -417,9 +417,10 @@ func (h *head) frame(fields []field, minor int, method string) error {
 	}
 	h.length = -1
 	if lengths > 0 {
-		if h.length = numberOf(length); h.length < 0 {
+		if length == "" || len(length) > 18 || strings.Trim(length, "0123456789") != "" {
 			return &FramingError{"the reply's Content-Length is no number"}
 		}
+		h.length, _ = strconv.ParseInt(length, 10, 64) // it cannot fail for 18 digits
 	}
 	switch {
 	case h.status < 200 || h.status == 204 || h.status == 304:
@@ -444,18 +445,4 @@ func (h *head) frame(fields []field, minor int, method string) error {
 		h.framing = noBody
 	}
 	return nil
-}
-
-// numberOf returns the number that up to 18 digits stand for, -1 for any other text.
-func numberOf(digits string) (n int64) {
-	if digits == "" || len(digits) > 18 {
-		return -1
-	}
-	for i := range len(digits) {
-		if !isDigit(digits[i]) {
-			return -1
-		}
-		n = 10*n + int64(digits[i]-'0')
-	}
-	return n
 }

@@ -18,7 +18,7 @@ func ExactURL(scheme, host, path, query string) *url.URL {
 
 // setExactly is apart so that the URL of [ExactURL] can be the caller's, on its stack.
 func setExactly(u *url.URL, path, query string) {
-	path, u.RawQuery = sendable(path), sendable(query)
+	path, u.RawQuery = Escape(path, Sendable), Escape(query, Sendable)
 	switch {
 	case path == "":
 		u.Path = "/"
@@ -35,16 +35,6 @@ func setExactly(u *url.URL, path, query string) {
 		}
 		u.Path = unescaped
 	}
-}
-
-// sendable percent-encodes the bytes that cannot stand in a request line.
-func sendable(s string) string {
-	for i := range len(s) {
-		if !Sendable(s[i]) {
-			return Escape(s, Sendable)
-		}
-	}
-	return s
 }
 
 // Escape percent-encodes the bytes for which keep returns false.
