@@ -321,9 +321,13 @@ func TestBusyRetry(t *testing.T) {
 }
 
 // A short body that nobody wants is read, so that the connection can be used for the next question.
+// It comes with its head here: nobody would wait for it.
 func TestMissesKeepTheConnection(t *testing.T) {
 	t.Parallel()
 	fault := faultorigin.New(t)
+	fault.On("/a.jpg", func(x *faultorigin.Exchange) {
+		x.Send("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone")
+	})
 	c := localClient(t)
 	o := webOrigin(t, fault.URL())
 	for range 5 {
