@@ -4,36 +4,38 @@ package field
 // in upper case, the others in lower case ("Content-Type"). A name that is no token (RFC 9110 5.1)
 // is returned as it is.
 func Canonical(name string) string {
+	name, _ = ReadName(name)
+	return name
+}
+
+// ReadName returns a field name as [Canonical] does, and whether it is one.
+func ReadName(name string) (canonical string, valid bool) {
 	same, upper := true, true
 	for i := range len(name) {
 		c := name[i]
-		if !isToken(c) {
-			return name
+		if !IsTokenByte(c) {
+			return name, false
 		}
 		same = same && (!upper || !isLower(c)) && (upper || !isUpper(c))
 		upper = c == '-'
 	}
 	if same {
-		return name
+		return name, name != ""
 	}
 	switch name { // what nearly every Vary names allocates nothing
 	case "accept-encoding":
-		return "Accept-Encoding"
+		return "Accept-Encoding", true
 	case "accept":
-		return "Accept"
+		return "Accept", true
 	case "accept-language":
-		return "Accept-Language"
+		return "Accept-Language", true
 	case "origin":
-		return "Origin"
+		return "Origin", true
 	case "user-agent":
-		return "User-Agent"
+		return "User-Agent", true
 	}
-	return canonical(name)
-}
-
-func canonical(name string) string {
 	b := []byte(name)
-	upper := true
+	upper = true
 	for i, c := range b {
 		switch {
 		case upper && isLower(c):
@@ -43,21 +45,5 @@ func canonical(name string) string {
 		}
 		upper = c == '-'
 	}
-	return string(b)
+	return string(b), true
 }
-
-func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
-func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
-
-// isToken reports whether c may be part of a token (RFC 9110 5.6.2).
-func isToken(c byte) bool { return tokens[c] }
-
-var tokens = func() (set [256]bool) {
-	for c := range set {
-		set[c] = isLower(byte(c)) || isUpper(byte(c)) || '0' <= c && c <= '9'
-	}
-	for _, c := range "!#$%&'*+-.^_`|~" {
-		set[c] = true
-	}
-	return set
-}()

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 func FuzzFields(f *testing.F) {
@@ -68,18 +70,39 @@ func TestAppendFuncAllocatesNothing(t *testing.T) {
 	}
 }
 
-// net/http has the same canonical form, in which replies of origins come.
-func FuzzCanonical(f *testing.F) {
+// Names are what net/http and httpguts make of them: replies of origins come in that form.
+func FuzzReadName(f *testing.F) {
 	for _, name := range []string{
-		"", "accept", "Accept", "ACCEPT-encoding", "x-a-", "-", "a b", "ä", "Content-MD5", "WWW-Authenticate",
+		"", "-", "--A", "ETag", "Etag", "etag", "accept", "ACCEPT-encoding", "Content-Length", "CONTENT-LENGTH", "X-4a",
+		"X-4A", "4", "A-", "A--B", "x-a-", "A B", "A_b", "A_B", "A\x00", "Ä", "A:", "A\t", "Content-MD5",
+		"WWW-Authenticate",
 	} {
 		f.Add(name)
 	}
+	for c := range 256 {
+		f.Add(string([]byte{'A', byte(c)}))
+		f.Add(string([]byte{byte(c), 'a'}))
+		f.Add(string([]byte{'-', byte(c)}))
+	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if got, want := Canonical(name), http.CanonicalHeaderKey(name); got != want {
-			t.Errorf("%q: %q, want %q", name, got, want)
+		got, valid := ReadName(name)
+		if want := http.CanonicalHeaderKey(name); got != want || valid != httpguts.ValidHeaderFieldName(name) {
+			t.Errorf("%q: %q, %t; want %q, %t", name, got, valid, want, !valid)
+		}
+		if Canonical(name) != got || IsToken(name) != valid {
+			t.Errorf("%q: it is %q, a token: %t", name, Canonical(name), IsToken(name))
 		}
 	})
+}
+
+func TestTrim(t *testing.T) {
+	for s, want := range map[string]string{
+		"": "", " ": "", "\t \t": "", "a": "a", " a b\t": "a b", "\n a \r": "\n a \r", "\v\u00a0": "\v\u00a0",
+	} {
+		if got := Trim(s); got != want || got != strings.Trim(s, " \t") {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
 }
 
 // What starts with a short length is cut without a look at the others.

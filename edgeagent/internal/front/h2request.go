@@ -195,7 +195,7 @@ func (h *h2conn) decode(st *h2stream) (verdict, error) {
 		return badRequest, nil
 	}
 	switch {
-	case x.Authority == "" || !validHost(x.Authority), !isToken(x.Method):
+	case x.Authority == "" || !validHost(x.Authority), !field.IsToken(x.Method):
 		return badRequest, nil
 	case x.Method == "CONNECT": // RFC 9113 8.5
 		if seen[kindScheme] || seen[kindPath] {

@@ -120,7 +120,7 @@ func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 func (h *head) requestLine(line []byte) *refusal {
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	target, version, spaced := bytes.Cut(rest, []byte(" "))
-	if !ok || !spaced || !isToken(method) || len(version) != len("HTTP/1.1") || string(version[:5]) != "HTTP/" ||
+	if !ok || !spaced || !field.IsToken(method) || len(version) != len("HTTP/1.1") || string(version[:5]) != "HTTP/" ||
 		version[6] != '.' ||
 		!isDigit(version[5]) || !isDigit(version[7]) {
 		return malformed
@@ -258,12 +258,12 @@ var class = func() (c [256]uint8) {
 		if b > ' ' && b != 0x7f && b != '#' {
 			c[b] |= inTarget
 		}
-		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' {
-			c[b] |= inToken | inHost
+		if field.IsTokenByte(byte(b)) {
+			c[b] |= inToken
 		}
-	}
-	for _, b := range []byte("!#$%&'*+-.^_`|~") {
-		c[b] |= inToken
+		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' {
+			c[b] |= inHost
+		}
 	}
 	for _, b := range []byte("!$%&'()*+,-.:;=[]_~") {
 		c[b] |= inHost
@@ -272,15 +272,6 @@ var class = func() (c [256]uint8) {
 }()
 
 func isDigit(b byte) bool { return '0' <= b && b <= '9' }
-
-func isToken[T string | []byte](s T) bool {
-	for i := range len(s) {
-		if class[s[i]]&inToken == 0 {
-			return false
-		}
-	}
-	return len(s) > 0
-}
 
 func validValue(b []byte) bool {
 	for _, c := range b {

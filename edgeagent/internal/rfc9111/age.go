@@ -1,6 +1,10 @@
 package rfc9111
 
-import "time"
+import (
+	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+)
 
 // clockStep is how far a clock may have been set back before a stored reply is no longer believed
 // to be young. Within it, time is taken to have stood still; beyond it the reply is stale, so no
@@ -22,7 +26,7 @@ func initialAge(r Response) time.Duration {
 				break
 			}
 		}
-		if value = trim(value); isDigits(value) {
+		if value = field.Trim(value); isDigits(value) {
 			age = min(deltaSeconds(value)+delay, MaxDelta)
 		}
 	}

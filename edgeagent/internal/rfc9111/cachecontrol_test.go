@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 )
 
@@ -131,7 +132,7 @@ func FuzzCacheControl(f *testing.F) {
 				}
 			}
 			for _, name := range append(d.NoCacheFields, d.PrivateFields...) {
-				if !isToken(name) {
+				if !field.IsToken(name) {
 					t.Fatalf("%q: field name %q", s, name)
 				}
 			}

@@ -3,6 +3,8 @@ package rfc9111
 import (
 	"strings"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // MaxDelta is the longest duration a delta-seconds value can mean: 2^31 s, to which RFC 9111 1.2.2
@@ -100,11 +102,11 @@ func qualified(value string, hasValue, quoted bool, names *[]string) bool {
 	}
 	found := false
 	for part := range strings.SplitSeq(value, ",") {
-		part = trim(part)
+		part = field.Trim(part)
 		if part == "" {
 			continue
 		}
-		if !isToken(part) {
+		if !field.IsToken(part) {
 			return false
 		}
 		*names = append(*names, part)
@@ -122,21 +124,21 @@ func nextDirective(s string) (name, value string, hasValue, quoted bool, rest st
 	}
 	switch {
 	case end == len(s):
-		return trim(s), "", false, false, ""
+		return field.Trim(s), "", false, false, ""
 	case s[end] == ',':
-		return trim(s[:end]), "", false, false, s[end+1:]
+		return field.Trim(s[:end]), "", false, false, s[end+1:]
 	}
-	name, s = trimLeft(s[:end]), s[end+1:]
+	name, s = field.TrimLeft(s[:end]), s[end+1:]
 	if strings.HasSuffix(name, " ") || strings.HasSuffix(name, "\t") || strings.HasPrefix(s, " ") ||
 		strings.HasPrefix(s, "\t") {
 		// "max-age = 60" is not in the grammar. The directive still counts, its value does not.
 		_, rest, _ = strings.Cut(s, ",")
-		return trim(name), "", true, false, rest
+		return field.Trim(name), "", true, false, rest
 	}
 	if strings.HasPrefix(s, `"`) {
 		if inside, after, ok := cutQuoted(s); ok {
 			tail, rest, _ := strings.Cut(after, ",")
-			if trim(tail) != "" {
+			if field.Trim(tail) != "" {
 				inside = "" // bytes after the closing quote: the value means nothing
 			}
 			return name, inside, true, true, rest
@@ -144,7 +146,7 @@ func nextDirective(s string) (name, value string, hasValue, quoted bool, rest st
 		// An unclosed quote must not swallow a no-store behind it.
 	}
 	value, rest, _ = strings.Cut(s, ",")
-	return name, trim(value), true, false, rest
+	return name, field.Trim(value), true, false, rest
 }
 
 // cutQuoted splits a string that starts with a quote after its closing one.
@@ -176,29 +178,4 @@ func deltaSeconds(s string) time.Duration {
 		}
 	}
 	return time.Duration(n) * time.Second
-}
-
-func trim(s string) string {
-	for s = trimLeft(s); len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t'); {
-		s = s[:len(s)-1]
-	}
-	return s
-}
-
-func trimLeft(s string) string {
-	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	return s
-}
-
-// isToken reports whether s is a token (RFC 9110 5.6.2), as field names are.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
 }

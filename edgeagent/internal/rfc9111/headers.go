@@ -16,7 +16,7 @@ func Tags(header Fields) []string {
 	var tags []string
 	seen := make(map[string]bool)
 	add := func(tag string) {
-		if tag = trim(tag); tag != "" && !seen[tag] && len(tags) < maxTags {
+		if tag = field.Trim(tag); tag != "" && !seen[tag] && len(tags) < maxTags {
 			seen[tag] = true
 			tags = append(tags, tag)
 		}
@@ -58,7 +58,7 @@ func Dropped(name string) bool {
 func Strip(h map[string][]string) {
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			delete(h, field.Canonical(trim(name)))
+			delete(h, field.Canonical(field.Trim(name)))
 		}
 	}
 	d := ParseCacheControl(h["Cache-Control"])
@@ -103,7 +103,7 @@ func Update(stored, fresh map[string][]string) {
 func Codings(header Fields) (codings []string) {
 	for _, line := range header("Content-Encoding") {
 		for coding := range strings.SplitSeq(line, ",") {
-			if coding = strings.ToLower(trim(coding)); coding != "" && coding != "identity" {
+			if coding = strings.ToLower(field.Trim(coding)); coding != "" && coding != "identity" {
 				codings = append(codings, coding)
 			}
 		}
@@ -115,7 +115,7 @@ func Codings(header Fields) (codings []string) {
 func AddVary(h map[string][]string, name string) {
 	names, star := ParseVary(h["Vary"])
 	if !star && !slices.Contains(names, strings.ToLower(name)) {
-		lines := slices.DeleteFunc(slices.Clone(h["Vary"]), func(line string) bool { return trim(line) == "" })
+		lines := slices.DeleteFunc(slices.Clone(h["Vary"]), func(line string) bool { return field.Trim(line) == "" })
 		h["Vary"] = []string{strings.Join(append(lines, name), ", ")}
 	}
 }

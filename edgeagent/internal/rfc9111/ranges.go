@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // maxRanges is how many ranges one request may name. More is answered with the whole file, as RFC
@@ -36,11 +38,11 @@ const (
 func ParseRange(value string, specs []RangeSpec) []RangeSpec {
 	specs = specs[:0]
 	unit, list, ok := strings.Cut(value, "=")
-	if !ok || !strings.EqualFold(trim(unit), "bytes") {
+	if !ok || !strings.EqualFold(field.Trim(unit), "bytes") {
 		return specs
 	}
 	for item := range strings.SplitSeq(list, ",") {
-		item = trim(item)
+		item = field.Trim(item)
 		if item == "" {
 			continue
 		}
@@ -164,8 +166,8 @@ func AppendUnsatisfied(dst []byte, size int64) []byte {
 
 // ParseContentRange reads "bytes 0-9/100"; size is -1 if it is "*".
 func ParseContentRange(value string) (r ByteRange, size int64, ok bool) {
-	unit, rest, _ := strings.Cut(trim(value), " ")
-	span, total, found := strings.Cut(trim(rest), "/")
+	unit, rest, _ := strings.Cut(field.Trim(value), " ")
+	span, total, found := strings.Cut(field.Trim(rest), "/")
 	first, last, dash := strings.Cut(span, "-")
 	if !found || !dash || !strings.EqualFold(unit, "bytes") {
 		return r, 0, false

@@ -1,6 +1,10 @@
 package rfc9111
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
+)
 
 // ParseTargeted reads the lines of a targeted cache control field such as CDN-Cache-Control (RFC
 // 9213). It is a structured dictionary (RFC 9651), so one syntax error anywhere makes the field
@@ -85,7 +89,7 @@ func (p *sfParser) consume(c byte) bool {
 	return true
 }
 
-func (p *sfParser) skipOWS() { p.s = trimLeft(p.s) }
+func (p *sfParser) skipOWS() { p.s = field.TrimLeft(p.s) }
 
 // take cuts the longest prefix whose bytes all satisfy ok.
 func (p *sfParser) take(ok func(byte) bool) string {
@@ -172,7 +176,7 @@ func (p *sfParser) bareItem() (sfValue, bool) {
 		v, ok := p.number()
 		return sfValue{}, ok && v.kind == sfInteger
 	case c == '*' || isLower(c) || isUpper(c):
-		return sfValue{sfToken, p.take(func(c byte) bool { return isTchar(c) || c == ':' || c == '/' })}, true
+		return sfValue{sfToken, p.take(func(c byte) bool { return field.IsTokenByte(c) || c == ':' || c == '/' })}, true
 	}
 	return sfValue{}, false
 }
@@ -237,6 +241,3 @@ func (p *sfParser) number() (sfValue, bool) {
 func isLower(c byte) bool { return 'a' <= c && c <= 'z' }
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-func isTchar(c byte) bool {
-	return isLower(c) || isUpper(c) || isDigit(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 	"github.com/edgewalk/edgewalk/internal/cachepolicy"
 	"github.com/edgewalk/edgewalk/internal/transcript"
 )
@@ -49,7 +50,7 @@ func replay(t *testing.T, in string) string {
 		switch verb, rest, _ := strings.Cut(line, " "); {
 		case line == "" || line[0] == '#':
 		case line[0] == ' ':
-			name, value, _ := strings.Cut(trim(line), ": ")
+			name, value, _ := strings.Cut(field.Trim(line), ": ")
 			s.header.Add(name, value)
 		case verb == "policy":
 			s.policy = parsePolicy(t, rest)

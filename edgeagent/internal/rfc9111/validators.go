@@ -3,6 +3,8 @@ package rfc9111
 import (
 	"strings"
 	"time"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // Validators are a stored reply's, as its header has them; "" is none.
@@ -108,7 +110,7 @@ func WeakMatch(a, b string) bool {
 // listMatches reports whether a list of entity tags, or "*", holds etag. "*" stands for any reply
 // there is.
 func listMatches(list, etag string, match func(a, b string) bool) bool {
-	whole := trim(list)
+	whole := field.Trim(list)
 	if whole == "*" {
 		return true
 	}
@@ -141,7 +143,7 @@ func nextETag(list string) (tag, rest string) {
 		}
 	}
 	tag, rest, _ = strings.Cut(list, ",")
-	return trim(tag), rest
+	return field.Trim(tag), rest
 }
 
 // Confirms reports whether a 304 with these validators is about the stored reply (RFC 9111 4.3.4).

@@ -15,10 +15,10 @@ import (
 func ParseVary(lines []string) (names []string, star bool) {
 	for _, line := range lines {
 		for name := range strings.SplitSeq(line, ",") {
-			name = strings.ToLower(trim(name))
+			name = strings.ToLower(field.Trim(name))
 			switch {
 			case name == "":
-			case name == "*" || !isToken(name):
+			case name == "*" || !field.IsToken(name):
 				star = true
 			default:
 				names = append(names, name)
@@ -66,9 +66,9 @@ func Normalise(name string, lines []string) string {
 	case strings.EqualFold(name, "accept-language"):
 		return normaliseList(lines)
 	}
-	value := trim(lines[0])
+	value := field.Trim(lines[0])
 	if len(lines) > 1 {
-		value = trim(strings.Join(lines, ","))
+		value = field.Trim(strings.Join(lines, ","))
 	}
 	if credentials(name) || strings.IndexByte(value, ',') < 0 {
 		return value
@@ -115,7 +115,7 @@ func acceptedEncodings(lines []string) uint8 {
 	for _, line := range lines {
 		for item := range strings.SplitSeq(line, ",") {
 			coding, params, _ := strings.Cut(item, ";")
-			coding = trim(coding)
+			coding = field.Trim(coding)
 			wanted := !zeroWeight(params)
 			var bit uint8
 			switch {
@@ -154,7 +154,7 @@ func acceptedTypes(lines []string) int {
 	for _, line := range lines {
 		for item := range strings.SplitSeq(line, ",") {
 			media, params, _ := strings.Cut(item, ";")
-			media = trim(media)
+			media = field.Trim(media)
 			for i, name := range negotiated {
 				if strings.EqualFold(media, name) && !zeroWeight(params) {
 					accepted |= 1 << i
@@ -217,7 +217,7 @@ func zeroWeight(params string) bool {
 	for params != "" {
 		var p string
 		p, params, _ = strings.Cut(params, ";")
-		p = trim(p)
+		p = field.Trim(p)
 		if len(p) > 2 && (p[0] == 'q' || p[0] == 'Q') && p[1] == '=' {
 			return strings.Trim(p[2:], "0.") == ""
 		}

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/textproto"
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // MaxHead bounds the head of a reply, in bytes. A larger one is a fault, or an attack on the edge's
@@ -151,7 +150,7 @@ func (h *head) parse(text, method string) error {
 		return &FramingError{"the reply switches protocols (101), which nobody asked for"}
 	}
 	h.status = status
-	var room [16]field // more than most heads have
+	var room [16]headerField // more than most heads have
 	fields, err := h.readFields(room[:0], rest)
 	if err != nil {
 		return err
@@ -167,7 +166,7 @@ func (h *head) parse(text, method string) error {
 // fields are for this connection alone, and whether it stays open. Even if Connection names them,
 // it keeps the fields that say how a reply may be used or what its bytes are, because without them
 // more might be done with the reply.
-func (h *head) keep(fields []field, minor int) {
+func (h *head) keep(fields []headerField, minor int) {
 	var hop map[string]bool // beside those that always are
 	closes, stays, pragma := false, minor > 0, false
 	for i := range fields {
@@ -180,7 +179,7 @@ func (h *head) keep(fields []field, minor int) {
 			continue
 		}
 		for option := range strings.SplitSeq(fields[i].value, ",") {
-			switch option = strings.ToLower(trimOWS(option)); option {
+			switch option = strings.ToLower(field.Trim(option)); option {
 			case "close":
 				closes = true
 			case "keep-alive":
@@ -191,7 +190,7 @@ func (h *head) keep(fields []field, minor int) {
 					if hop == nil {
 						hop = make(map[string]bool)
 					}
-					hop[textproto.CanonicalMIMEHeaderKey(option)] = true
+					hop[field.Canonical(option)] = true
 				}
 			}
 		}
@@ -257,12 +256,12 @@ func readStatusLine(line string) (minor, status int, err error) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// A field is one header field, under the canonical form of its name.
-type field struct{ key, value string }
+// A headerField is one field of a head, under the canonical form of its name.
+type headerField struct{ key, value string }
 
 // readFields appends the fields of text up to the empty line. It drops lines that are no header
 // lines.
-func (h *head) readFields(fields []field, text string) ([]field, error) {
+func (h *head) readFields(fields []headerField, text string) ([]headerField, error) {
 	lost := true // the line before was dropped, so its continuation is too
 	for number := 2; ; number++ {
 		end := strings.IndexByte(text, '\n')
@@ -285,7 +284,7 @@ func (h *head) readFields(fields []field, text string) ([]field, error) {
 				h.drop(number, line, "has a control character")
 			default:
 				f := &fields[len(fields)-1]
-				f.value = trimOWS(f.value + " " + trimOWS(line))
+				f.value = field.Trim(f.value + " " + field.Trim(line))
 			}
 			continue
 		}
@@ -294,8 +293,8 @@ func (h *head) readFields(fields []field, text string) ([]field, error) {
 		if colon >= 0 {
 			name, value = line[:colon], line[colon+1:]
 		}
-		trimmed := trimRight(name)
-		key, valid := canonical(trimmed)
+		trimmed := field.TrimRight(name)
+		key, valid := field.ReadName(trimmed)
 		var why string
 		switch {
 		case colon < 0:
@@ -314,7 +313,7 @@ func (h *head) readFields(fields []field, text string) ([]field, error) {
 			h.drop(number, line, why)
 			continue
 		}
-		fields = append(fields, field{key, trimOWS(value)})
+		fields = append(fields, headerField{key, field.Trim(value)})
 	}
 }
 
@@ -339,34 +338,6 @@ func quoted(s string) string {
 		return "`" + s + "`"
 	}
 	return strconv.QuoteToASCII(s)
-}
-
-// canonical returns the canonical form of a field's name, and whether it is one.
-func canonical(name string) (key string, valid bool) {
-	upper := true
-	for i := range len(name) {
-		switch c := name[i]; {
-		case 'a' <= c && c <= 'z' && !upper, 'A' <= c && c <= 'Z' && upper, '0' <= c && c <= '9', c == '-':
-			upper = c == '-'
-		default:
-			return textproto.CanonicalMIMEHeaderKey(name), httpguts.ValidHeaderFieldName(name)
-		}
-	}
-	return name, name != ""
-}
-
-func trimOWS(s string) string {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	return trimRight(s)
-}
-
-func trimRight(s string) string {
-	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
-		s = s[:len(s)-1]
-	}
-	return s
 }
 
 // unclean reports whether a value contains a byte that no value may contain (RFC 9110 5.5).
@@ -396,7 +367,7 @@ func namesFraming(line string) bool {
 }
 
 // frame sets what ends the body.
-func (h *head) frame(fields []field, minor int, method string) error {
+func (h *head) frame(fields []headerField, minor int, method string) error {
 	var length, coding string
 	lengths, codings := 0, 0
 	for i := range fields {

@@ -3,12 +3,9 @@ package http1
 import (
 	"bufio"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"golang.org/x/net/http/httpguts"
 )
 
 // A head is read the same whether it has come whole or byte by byte, and so is what follows it.
@@ -34,24 +31,6 @@ func FuzzHeadInPieces(f *testing.F) {
 				sent, text, err, left, slow, slowErr, slowLeft)
 		}
 	})
-}
-
-// Names are what packages textproto and httpguts make of them.
-func TestNames(t *testing.T) {
-	t.Parallel()
-	names := []string{
-		"", "-", "--A", "ETag", "Etag", "etag", "Content-Length", "content-length", "CONTENT-LENGTH", "X-4a", "X-4A",
-		"4", "A-", "A--B", "A B", "A_b", "A_B", "A\x00", "Ä", "A:", "A\t",
-	}
-	for c := range 256 {
-		names = append(names, string([]byte{'A', byte(c)}), string([]byte{byte(c), 'a'}), string([]byte{'-', byte(c)}))
-	}
-	for _, name := range names {
-		key, valid := canonical(name)
-		if want := textproto.CanonicalMIMEHeaderKey(name); key != want || valid != httpguts.ValidHeaderFieldName(name) {
-			t.Errorf("%q: %q, %t; want %q, %t", name, key, valid, want, !valid)
-		}
-	}
 }
 
 // A field of several lines has all their values, in their order, wherever the lines are.

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/edgewalk/edgewalk/edgeagent/internal/field"
 )
 
 // A message is a request as it is sent.
@@ -60,7 +62,7 @@ func appendRequest(b []byte, req *http.Request) ([]byte, error) {
 	lines := room[:0] // sorted
 	agent := ""
 	for name, values := range req.Header {
-		if _, valid := canonical(name); !valid {
+		if _, valid := field.ReadName(name); !valid {
 			return b, &fieldError{strconv.Quote(name) + " is no name of a header field"}
 		}
 		if slices.ContainsFunc(values, unclean) {
@@ -107,7 +109,7 @@ func appendRequest(b []byte, req *http.Request) ([]byte, error) {
 
 func appendField(b []byte, name, value string) []byte {
 	b = append(append(b, name...), ": "...)
-	return append(append(b, trimOWS(value)...), "\r\n"...)
+	return append(append(b, field.Trim(value)...), "\r\n"...)
 }
 
 // withoutZone returns a host without the zone of an IPv6 address (RFC 6874 4).
